@@ -1,0 +1,1 @@
+"""The command `fastvlm`: thin; parses, calls, prints."""

@@ -1,0 +1,156 @@
+"""Feed `fit` and `evaluate` with conversations, batch by batch, from worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from dl_techniques.errors import PromptError
+
+Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+
+
+class Records(Protocol):
+    """Anything with a length and an index: a list, or an object that makes records on demand."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class ConversationDataset(keras.utils.PyDataset):
+    """Batches `(x, y, sample_weight)` of constant shape for training FastVLM.
+
+    Each epoch has its own order, a function of `(seed, epoch)` alone, so that a resumed run
+    sees what an uninterrupted one would have. A last batch that is short is filled with copies
+    at weight zero. Batches are prepared ahead in threads of this object: Keras' own workers
+    carry batches over from one epoch to the next. Any number of threads gives the same batches.
+
+    Args:
+        records: Indexable of conversation dicts, prompt dicts with `responses`, see
+            `FastVLMCausalLMPreprocessor`.
+        preprocessor: `FastVLMCausalLMPreprocessor`.
+        batch_size: Rows of a batch.
+        shuffle: Whether to change the order each epoch. Pass `shuffle=False` to `fit`: Keras
+            would otherwise shuffle the batches once more.
+        seed: Seed of the order.
+        epoch: Epochs that earlier runs have completed, when a run is resumed.
+        length_buckets: Row lengths to choose from, e.g. `(64, 128)`: a batch gets the smallest
+            one that fits. None: always the preprocessor's `sequence_length`.
+        images_per_record: Picture slots of each row. None: the preprocessor's
+            `max_images_per_prompt`, or what the fullest row of the batch needs.
+        drop_remainder: Leave a short last batch out instead of filling it.
+        workers: Threads that prepare batches; 0 to prepare each when it is asked for.
+        max_queue_size: Most batches prepared ahead.
+
+    Raises:
+        PromptError: a record that cannot be encoded, named by its index.
+
+    Example:
+        >>> dataset = ConversationDataset(records, preprocessor, batch_size=8)  # doctest: +SKIP
+        >>> x, y, sample_weight = dataset[0]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        preprocessor: Any,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int = 0,
+        epoch: int = 0,
+        length_buckets: Sequence[int] | None = None,
+        images_per_record: int | None = None,
+        drop_remainder: bool = False,
+        workers: int = 1,
+        max_queue_size: int = 10,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or workers < 0 or max_queue_size < 1:
+            raise ValueError(
+                f"batch_size={batch_size} and max_queue_size={max_queue_size} must be at least 1, "
+                f"workers={workers} at least 0."
+            )
+        if len(records) == 0 or (drop_remainder and len(records) < batch_size):
+            raise PromptError(f"{len(records)} record(s) make no batch of {batch_size}.")
+        self.records = records
+        self.preprocessor = preprocessor
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = epoch
+        self.buckets = sorted({*(length_buckets or ()), preprocessor.sequence_length})
+        self.images_per_record = images_per_record
+        self.drop_remainder = drop_remainder
+        if self.buckets[-1] > preprocessor.sequence_length:
+            raise ValueError(
+                f"length_buckets={length_buckets} exceed the preprocessor's sequence_length="
+                f"{preprocessor.sequence_length}."
+            )
+        self._order = self._new_order()
+        self._pool = ThreadPoolExecutor(workers, "conversations") if workers else None
+        self._ahead = max_queue_size
+        self._pending: dict[int, Future[Batch]] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.records), self.batch_size)
+        return whole if self.drop_remainder or not rest else whole + 1
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < len(self):  # iteration over the object ends on this error
+            raise IndexError(f"Batch {index} of {len(self)}.")
+        if self._pool is None:
+            return self._prepare(index, self._order)
+        with self._lock:
+            future = self._look_ahead(index, self._pool)
+        return future.result()
+
+    def _look_ahead(self, index: int, pool: ThreadPoolExecutor) -> Future[Batch]:
+        """Put the batches from `index` on into the threads' queue; drop those behind it."""
+        wanted = range(index, min(index + self._ahead + 1, len(self)))
+        for other in [i for i in self._pending if i not in wanted]:
+            self._pending.pop(other).cancel()
+        for i in wanted:
+            if i not in self._pending:
+                self._pending[i] = pool.submit(self._prepare, i, self._order)
+        return self._pending.pop(index)
+
+    def _prepare(self, index: int, order: np.ndarray) -> Batch:
+        """Batch `index` of an epoch in the given order."""
+        rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+        names = [f"record {row}" for row in rows]
+        encoded = self.preprocessor.encode(
+            [self.records[int(row)] for row in rows], learn=True, names=names
+        )
+        missing = self.batch_size - len(encoded)
+        encoded += [encoded[0]] * missing
+        x, y, weight = self.preprocessor.pack_for_training(
+            encoded, self._length(encoded), self.images_per_record
+        )
+        weight[self.batch_size - missing :] = 0.0
+        return x, y, weight
+
+    def on_epoch_end(self) -> None:
+        """Go to the next epoch's order. Keras also calls this once when `fit` begins."""
+        with self._lock:
+            self.epoch += 1
+            self._order = self._new_order()
+            for future in self._pending.values():
+                future.cancel()
+            self._pending.clear()
+
+    def _new_order(self) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(len(self.records))
+        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.records))
+
+    def _length(self, encoded: Sequence[Any]) -> int:
+        """The smallest bucket that holds every row; its last token is a target only."""
+        longest = max(len(row.token_ids) for row in encoded) - 1
+        return next((b for b in self.buckets if b >= longest), self.buckets[-1])

@@ -1,0 +1,148 @@
+"""Runs a model over a set of questions and scores it beside three baselines.
+
+The baselines tell what a figure is worth: the majority answer (knows nothing), the question
+alone (sees no picture), and the same model with the pictures exchanged (sees a wrong one).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dl_techniques.data.images import load_image
+from dl_techniques.evaluation.metrics import exact_match, majority_answer, wilson_interval
+from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
+
+SHUFFLE_SEED = 20240607
+Answerer = Callable[[list[str], list[np.ndarray]], list[str]]
+
+
+@dataclass
+class SetResult:
+    """The figures of one set; rates are fractions in [0, 1], None where there is no figure.
+
+    Attributes:
+        name: name of the set.
+        n: number of questions.
+        exact_match: rate of right answers.
+        interval: its 95 % interval.
+        majority: rate of the most frequent answer of this set.
+        question_only: rate of the recorded answers of a model without pictures.
+        shuffled: rate of the same model with every picture exchanged for another.
+        seconds: time that the model's own answers took.
+        answers: the model's answers, in the order of the records.
+    """
+
+    name: str
+    n: int
+    exact_match: float
+    interval: tuple[float, float]
+    majority: float
+    question_only: float | None
+    shuffled: float | None
+    seconds: float
+    answers: list[str] = field(default_factory=list, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures, without the single answers."""
+        return {key: value for key, value in vars(self).items() if key != "answers"}
+
+
+def exchange_pictures(pictures: Sequence[Path], seed: int = SHUFFLE_SEED) -> list[Path] | None:
+    """Gives every question another question's picture, never its own.
+
+    The distinct pictures are put in a random circle and each is replaced by the next, so that
+    the pictures stay as frequent as they were up to the number of questions on each.
+
+    Returns:
+        One picture per question, or None where all questions share a single picture.
+    """
+    distinct = sorted(set(pictures))
+    if len(distinct) < 2:
+        return None
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    circle = [distinct[i] for i in order]
+    following = dict(zip(circle, circle[1:] + circle[:1], strict=True))
+    return [following[picture] for picture in pictures]
+
+
+def answer_questions(
+    answerer: Answerer,
+    records: Sequence[QuestionRecord],
+    pictures: Sequence[Path],
+    batch_size: int,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Answers every question on the picture beside it.
+
+    Args:
+        answerer: maps questions and their pictures (uint8[H, W, 3]) to answers.
+        records: the questions.
+        pictures: one path per question.
+        batch_size: questions per call.
+        on_batch: called after each batch with its size.
+    """
+    answers: list[str] = []
+    for start in range(0, len(records), batch_size):
+        chunk = records[start : start + batch_size]
+        images = [load_image(path) for path in pictures[start : start + batch_size]]
+        answers += answerer([record.question for record in chunk], images)
+        if on_batch is not None:
+            on_batch(len(chunk))
+    return answers
+
+
+def evaluate_set(
+    answerer: Answerer,
+    questions: QuestionSet,
+    batch_size: int = 32,
+    on_batch: Callable[[int], None] | None = None,
+) -> SetResult:
+    """Scores a model on one set, with its baselines.
+
+    Args:
+        answerer: maps questions and their pictures to answers.
+        questions: the set.
+        batch_size: questions per call.
+        on_batch: called after each batch with its size; the set is gone through twice.
+
+    Returns:
+        The figures.
+    """
+    records = questions.records
+    targets = [record.answer for record in records]
+    pictures = [record.image for record in records]
+    start = time.perf_counter()
+    answers = answer_questions(answerer, records, pictures, batch_size, on_batch)
+    seconds = time.perf_counter() - start
+    hits = exact_match(answers, targets)
+    exchanged = exchange_pictures(pictures)
+    shuffled = None
+    if exchanged is not None:
+        blind = answer_questions(answerer, records, exchanged, batch_size, on_batch)
+        shuffled = exact_match(blind, targets) / len(records)
+    return SetResult(
+        name=questions.name,
+        n=len(records),
+        exact_match=hits / len(records),
+        interval=wilson_interval(hits, len(records)),
+        majority=exact_match([majority_answer(targets)] * len(records), targets) / len(records),
+        question_only=question_only_rate(records),
+        shuffled=shuffled,
+        seconds=seconds,
+        answers=answers,
+    )
+
+
+def question_only_rate(records: Sequence[QuestionRecord]) -> float | None:
+    """Rate of the recorded answers given without the picture; None unless every record has one."""
+    guesses = [record.baseline_question_only for record in records]
+    known = [guess for guess in guesses if guess is not None]
+    if len(known) < len(records):
+        return None
+    return exact_match(known, [record.answer for record in records]) / len(records)

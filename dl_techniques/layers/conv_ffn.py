@@ -1,0 +1,121 @@
+"""Convolutional feed-forward network: depthwise 7x7, BatchNorm, two dense layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from dl_techniques.layers.activations import gelu
+from dl_techniques.layers.convolution import DepthwiseConv
+from dl_techniques.layers.fusion import Array, as_float64
+from dl_techniques.layers.mobile_one_block import ConvNorm
+from dl_techniques.layers.reparameterization import SwitchableLayer
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class ConvFFN(SwitchableLayer):
+    """Depthwise 7x7 + BatchNorm -> dense -> GELU -> dense: float[B, H, W, C] -> same.
+
+    The published networks keep the BatchNorm after fusing; here the deeper step (folding) puts it
+    into the depthwise convolution.
+
+    Args:
+        hidden_dim: int. Width between the two dense layers.
+        kernel_size: int. Odd. Defaults to 7.
+        dropout_rate: float. Dropout after the activation. Defaults to 0.
+        folded: bool. Start without the BatchNorm. Defaults to `False`.
+        **kwargs: name, dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> ConvFFN(16)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        (4, 4, 8)
+
+    Reference: Vasu et al., "FastViT", arXiv:2303.14189, section 3.3.
+    """
+
+    is_fold = True
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        kernel_size: int = 7,
+        dropout_rate: float = 0.0,
+        folded: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(fused_form=folded, **kwargs)
+        self.hidden_dim, self.kernel_size = hidden_dim, kernel_size
+        self.dropout_rate = dropout_rate
+        policy = self.dtype_policy
+        self.fc1 = keras.layers.Dense(hidden_dim, name="fc1", dtype=policy, **_dense_init())
+        self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=policy)
+        self._channels = 0
+
+    def form_parts(self, fused: bool) -> tuple[str, ...]:
+        """`folded_conv`, or `conv` (with its BatchNorm)."""
+        return ("folded_conv",) if fused else ("conv",)
+
+    def build(self, input_shape: Shape) -> None:
+        """Creates the convolution and the second dense layer, which need the channels."""
+        self._channels = int(input_shape[-1] or 0)
+        self.fc2 = keras.layers.Dense(
+            self._channels, name="fc2", dtype=self.dtype_policy, **_dense_init()
+        )
+        self.create_parts()
+        super().build(input_shape)
+        self.fc1.build(input_shape)
+        self.fc2.build((*input_shape[:-1], self.hidden_dim))
+
+    def create_parts(self) -> None:
+        """Creates the convolution of the current form; needs the input's channels."""
+        if not self._channels:
+            return
+        policy, size = self.dtype_policy, self.kernel_size
+        if self.fused_form:
+            self.folded_conv = DepthwiseConv(size, name="folded_conv", dtype=policy)
+        else:
+            self.conv = ConvNorm(self._channels, size, depthwise=True, name="conv", dtype=policy)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Mixes places, then channels."""
+        if self.fused_form:
+            x = self.folded_conv(inputs)
+        else:
+            x = self.conv(inputs, training=training)
+        return self.fc2(self.dropout(gelu(self.fc1(x)), training=training))
+
+    def fused_arrays(self) -> tuple[Array, ...]:
+        """Kernel and bias of convolution and BatchNorm together."""
+        return tuple(self.conv.fused())
+
+    def fused_variables(self) -> tuple[Any, ...]:
+        """Kernel and bias of the folded convolution."""
+        return (self.folded_conv.kernel, self.folded_conv.bias)
+
+    def absorb(self, fused: tuple[Array, ...]) -> None:
+        """Puts the difference to `fused` into the convolution and the BatchNorm's shift."""
+        now = self.conv.fused()
+        self.conv.absorb(type(now)(*fused).minus(now))
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, the current form included."""
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "kernel_size": self.kernel_size,
+            "dropout_rate": self.dropout_rate,
+            "folded": self.fused_form,
+        }
+
+
+def _dense_init() -> dict[str, Any]:
+    return {"kernel_initializer": keras.initializers.TruncatedNormal(stddev=0.02)}
+
+
+def scale_dense_outputs(dense: Any, scale: Array) -> tuple[Array, Array]:
+    """float64 (kernel, bias) of a dense layer whose outputs are multiplied by `scale`."""
+    return as_float64(dense.kernel) * scale, as_float64(dense.bias) * scale

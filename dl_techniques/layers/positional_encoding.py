@@ -1,0 +1,75 @@
+"""Conditional positional encoding: where a place is, told by its neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from dl_techniques.layers.convolution import DepthwiseConv
+from dl_techniques.layers.fusion import Array, as_float64
+from dl_techniques.layers.reparameterization import SwitchableLayer
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class ConditionalPositionalEncoding(SwitchableLayer):
+    """x + depthwise 7x7 convolution of x, or that as one convolution: float[B,H,W,C] -> same.
+
+    Args:
+        kernel_size: int. Odd. Defaults to 7.
+        reparameterized: bool. Start in inference form. Defaults to `False`.
+        **kwargs: name, dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> ConditionalPositionalEncoding()(np.ones((1, 4, 4, 2), "float32")).shape[1:]
+        (4, 4, 2)
+
+    Reference: Chu et al., "Conditional Positional Encodings for Vision Transformers",
+    arXiv:2102.10882.
+    """
+
+    def __init__(self, kernel_size: int = 7, reparameterized: bool = False, **kwargs: Any) -> None:
+        super().__init__(fused_form=reparameterized, **kwargs)
+        self.kernel_size = kernel_size
+        self.create_parts()
+
+    def form_parts(self, fused: bool) -> tuple[str, ...]:
+        """`fused_conv` or `conv`; both are one depthwise convolution with bias."""
+        return ("fused_conv",) if fused else ("conv",)
+
+    def create_parts(self) -> None:
+        """Creates the one convolution under the name of the current form."""
+        name = self.form_parts(self.fused_form)[0]
+        setattr(self, name, DepthwiseConv(self.kernel_size, name=name, dtype=self.dtype_policy))
+
+    def call(self, inputs: Any) -> Any:
+        """Adds the encoding."""
+        if self.fused_form:
+            return self.fused_conv(inputs)
+        return inputs + self.conv(inputs)
+
+    def fused_arrays(self) -> tuple[Array, ...]:
+        """Kernel with the identity added in its centre, and the bias."""
+        kernel = as_float64(self.conv.kernel).copy()
+        kernel[self.kernel_size // 2, self.kernel_size // 2] += 1.0
+        return kernel, as_float64(self.conv.bias)
+
+    def fused_variables(self) -> tuple[Any, ...]:
+        """Kernel and bias of the fused convolution."""
+        return (self.fused_conv.kernel, self.fused_conv.bias)
+
+    def absorb(self, fused: tuple[Array, ...]) -> None:
+        """Takes the identity out of the kernel again."""
+        kernel = fused[0].copy()
+        kernel[self.kernel_size // 2, self.kernel_size // 2] -= 1.0
+        self.conv.kernel.assign(kernel.astype(self.conv.kernel.dtype))
+        self.conv.bias.assign(fused[1].astype(self.conv.bias.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, the current form included."""
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "reparameterized": self.fused_form,
+        }

@@ -1,0 +1,242 @@
+"""Changing a built layer between its training form and its inference form.
+
+Two depths exist. *Fusing* is what the published networks do: parallel branches become one
+convolution. *Folding* goes on from there, still exactly: a BatchNorm into the convolution before
+or after it, a layer scale into the matrix before it. A `SwitchableLayer` has one such switch; a
+container hands `reparameterize()` down to all switches inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from dl_techniques.errors import FusionError
+from dl_techniques.layers.fusion import Array, as_float64
+
+
+class Reparameterizable:
+    """Mixin for layers and models: the three words, applied to every switch inside."""
+
+    name: str
+
+    def switches(self) -> Iterator[tuple[str, SwitchableLayer]]:
+        """All switches in or below this layer, parents first, with their paths."""
+        yield from _walk(self, "")
+
+    def reparameterize(self, fold: bool = False) -> None:
+        """Turns the training form into the inference form, in place. Calling it twice is harmless.
+
+        Args:
+            fold: bool. Also fold what the published networks leave unfused: BatchNorms beside
+                convolutions, layer scales. Exact as well. Defaults to `False`.
+
+        Raises:
+            FusionError: called inside a traced or stateless function.
+        """
+        _refuse_inside_trace(self.name)
+        for _, switch in self.switches():
+            if fold or not switch.is_fold:
+                switch.set_form(True)
+        sync_variables(self)
+
+    def reset_reparameterization(self) -> None:
+        """Goes back to the training form.
+
+        A layer that fused itself gets its branches back exactly. One that was trained while fused,
+        or loaded fused, gets branches that compute the same function at inference.
+
+        Raises:
+            FusionError: called inside a traced or stateless function.
+        """
+        _refuse_inside_trace(self.name)
+        for _, switch in self.switches():
+            switch.set_form(False)
+        sync_variables(self)
+
+    @property
+    def reparameterized(self) -> bool:
+        """Whether every block that the published networks fuse is fused."""
+        return all(switch.fused_form for _, switch in self.switches() if not switch.is_fold)
+
+    @property
+    def folded(self) -> bool:
+        """Whether the deeper, also exact, step is done everywhere."""
+        return all(switch.fused_form for _, switch in self.switches())
+
+    def form_state(self) -> dict[str, bool]:
+        """Path of every switch -> whether it stands in its inference form."""
+        return {path: switch.fused_form for path, switch in self.switches()}
+
+
+class SwitchableLayer(Reparameterizable, keras.layers.Layer):
+    """A layer that exists in a training form and in an inference form.
+
+    Subclasses set `is_fold`, name the sublayers of each form in `form_parts`, create them in
+    `create_parts`, build them in `build_parts`, and give the arithmetic in `fused_arrays` (values
+    of the inference form's variables) and `absorb` (its inverse).
+
+    Args:
+        fused_form: bool. Start in the inference form.
+        **kwargs: name, dtype.
+    """
+
+    is_fold = False
+
+    def __init__(self, fused_form: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fused_form = fused_form
+        self._branch_values: tuple[Array, ...] | None = None
+        self._built_shape: tuple[int | None, ...] | None = None
+
+    def form_parts(self, fused: bool) -> tuple[str, ...]:
+        """Names of the sublayers that only this form has."""
+        raise FusionError(f"{type(self).__name__} does not name the sublayers of its forms")
+
+    def create_parts(self) -> None:
+        """Creates the sublayers of the current form."""
+
+    def build_parts(self, input_shape: tuple[int | None, ...]) -> None:
+        """Builds the sublayers of the current form."""
+        for name in self.form_parts(self.fused_form):
+            part = getattr(self, name, None)
+            if part is not None and not part.built:
+                part.build(input_shape)
+
+    def fused_arrays(self) -> tuple[Array, ...]:
+        """float64 values of the inference form's variables, computed from the training form."""
+        raise FusionError(f"{type(self).__name__} does not say how it is fused")
+
+    def fused_variables(self) -> tuple[Any, ...]:
+        """The variables that `fused_arrays` fills, in order."""
+        raise FusionError(f"{type(self).__name__} does not name its fused variables")
+
+    def branch_variables(self) -> tuple[Any, ...]:
+        """The training form's variables that fusing replaces or changes, in order."""
+        return tuple(v for n in self.form_parts(False) for v in _weights(getattr(self, n)))
+
+    def neutral_branches(self) -> None:
+        """Prepares freshly created branches so that `absorb` can reach any function."""
+
+    def absorb(self, fused: tuple[Array, ...]) -> None:
+        """Changes the training form so that it computes what `fused` computes."""
+        raise FusionError(f"{type(self).__name__} does not say how it is unfused")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Builds what the current form consists of."""
+        self._built_shape = tuple(input_shape)
+        self.build_parts(self._built_shape)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape, unless a subclass says otherwise."""
+        return input_shape
+
+    def set_form(self, fused: bool) -> None:
+        """Switches to the inference form (`True`) or the training form, keeping the function."""
+        if fused == self.fused_form:
+            return
+        if not self.built:
+            self._replace_parts(fused)
+        elif fused:
+            self._to_fused()
+        else:
+            self._to_branches()
+
+    def declare_form(self, fused: bool) -> None:
+        """Switches the structure only: for a model that is about to receive its weights."""
+        if fused != self.fused_form:
+            self._replace_parts(fused)
+
+    def _to_fused(self) -> None:
+        arrays = self.fused_arrays()
+        branches = tuple(np.array(keras.ops.convert_to_numpy(v)) for v in self.branch_variables())
+        self._replace_parts(True)
+        _assign(self.fused_variables(), arrays)
+        self._branch_values = branches
+
+    def _to_branches(self) -> None:
+        fused = tuple(as_float64(v) for v in self.fused_variables())
+        kept, self._branch_values = self._branch_values, None
+        dtypes = [keras.backend.standardize_dtype(v.dtype) for v in self.fused_variables()]
+        self._replace_parts(False)
+        if kept is not None:
+            _assign(self.branch_variables(), kept)
+        else:
+            self.neutral_branches()
+        if not _same_after_cast(self.fused_arrays(), fused, dtypes):
+            self.absorb(fused)
+
+    def _replace_parts(self, fused: bool) -> None:
+        with _unlocked(self):
+            for name in self.form_parts(self.fused_form):
+                _drop_part(self, name)
+            self.fused_form = fused
+            self.create_parts()
+            if self.built and self._built_shape is not None:
+                with self._open_name_scope():
+                    self.build_parts(self._built_shape)
+
+
+def sync_variables(layer: Any) -> None:
+    """Makes the torch backend's parameter lists equal to the variables that exist now."""
+    for inner in layer._flatten_layers(include_self=True, recursive=True):
+        if hasattr(inner, "_track_variables"):
+            inner._track_variables()
+
+
+def _walk(layer: Any, path: str) -> Iterator[tuple[str, SwitchableLayer]]:
+    if isinstance(layer, SwitchableLayer):
+        yield path, layer
+    seen: set[int] = set()
+    for child in list(layer._layers):
+        if id(child) not in seen and isinstance(child, keras.layers.Layer):
+            seen.add(id(child))
+            yield from _walk(child, f"{path}/{child.name}" if path else child.name)
+
+
+def _weights(part: Any) -> list[Any]:
+    return [] if part is None else list(part.weights)
+
+
+def _assign(variables: tuple[Any, ...], arrays: tuple[Array, ...]) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array.reshape(variable.shape).astype(variable.dtype))
+
+
+def _same_after_cast(new: tuple[Array, ...], old: tuple[Array, ...], dtypes: list[str]) -> bool:
+    """Whether fusing the kept branches again gives what the fused variables still hold."""
+    return all(
+        np.array_equal(keras.ops.convert_to_numpy(keras.ops.cast(a, d)).astype(np.float64), b)
+        for a, b, d in zip(new, old, dtypes, strict=True)
+    )
+
+
+@contextmanager
+def _unlocked(layer: Any) -> Iterator[None]:
+    locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        if locked:
+            layer._lock_state()
+
+
+def _drop_part(layer: Any, name: str) -> None:
+    part = getattr(layer, name, None)
+    if part is not None:
+        layer._layers.remove(part)
+        setattr(layer, name, None)
+
+
+def _refuse_inside_trace(name: str) -> None:
+    if in_stateless_scope():
+        raise FusionError(
+            f"{name}: cannot change form inside a compiled function, the new weights would be "
+            "lost; call reparameterize() or reset_reparameterization() outside of it"
+        )

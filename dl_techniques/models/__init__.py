@@ -1,0 +1,1 @@
+"""Networks: vision models, and models that put vision and language together."""

@@ -1,0 +1,358 @@
+"""Attention over a feature map, and a stage of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from dl_techniques.errors import FusionError
+from dl_techniques.layers.conv_ffn import scale_dense_outputs
+from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine, relative_change
+from dl_techniques.layers.layer_scale import LayerScale
+from dl_techniques.layers.mobile_one_block import batch_norm
+from dl_techniques.layers.positional_encoding import ConditionalPositionalEncoding
+from dl_techniques.layers.reparameterization import Reparameterizable
+from dl_techniques.layers.repmixer_block import RepMixerBlock, ScaledFFN, assign_dense
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class Attention(keras.layers.Layer):
+    """Multi-head self-attention over all places of a map: float[B, H, W, C] -> same.
+
+    Places are tokens in row-major order; in NHWC no transpose is needed around it.
+
+    Args:
+        num_heads: int. Divides C.
+        use_qkv_bias: bool. Defaults to `False`.
+        dropout_rate: float. After the output projection. Defaults to 0.
+        **kwargs: name, dtype.
+
+    Raises:
+        ValueError: C is no multiple of `num_heads`.
+
+    Example:
+        >>> import numpy as np
+        >>> Attention(2)(np.ones((1, 4, 3, 8), "float32")).shape[1:]
+        (4, 3, 8)
+
+    Reference: Vaswani et al., "Attention Is All You Need", arXiv:1706.03762, section 3.2.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        use_qkv_bias: bool = False,
+        dropout_rate: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads, self.use_qkv_bias = num_heads, use_qkv_bias
+        self.dropout_rate = dropout_rate
+        self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
+
+    def build(self, input_shape: Shape) -> None:
+        """Creates `qkv` (first third q, second k, last v; heads contiguous) and `proj`."""
+        channels = int(input_shape[-1] or 0)
+        if channels % self.num_heads:
+            raise ValueError(
+                f"{self.name}: {channels} channels cannot be split into {self.num_heads} heads; "
+                "choose num_heads that divides them"
+            )
+        init = keras.initializers.TruncatedNormal(stddev=0.02)
+        self.qkv = keras.layers.Dense(
+            3 * channels, use_bias=self.use_qkv_bias, kernel_initializer=init, name="qkv",
+            dtype=self.dtype_policy,
+        )  # fmt: skip
+        self.proj = keras.layers.Dense(
+            channels, kernel_initializer=init, name="proj", dtype=self.dtype_policy
+        )
+        self.qkv.build(input_shape)
+        self.proj.build(input_shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Every place looks at every place."""
+        batch, height, width, channels = ops.shape(inputs)
+        heads = (batch, height * width, 3, self.num_heads, channels // self.num_heads)
+        qkv = ops.reshape(self.qkv(inputs), heads)
+        attended = ops.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        outputs = self.proj(ops.reshape(attended, (batch, height, width, channels)))
+        return self.dropout(outputs, training=training)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """The input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "use_qkv_bias": self.use_qkv_bias,
+            "dropout_rate": self.dropout_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class AttentionBlock(ScaledFFN):
+    """x + g1 * Attention(norm(x)), then x + g2 * ConvFFN(x): float[B, H, W, C] -> same.
+
+    Folding puts the BatchNorm into `qkv` (which gets a bias) and both gammas into the dense
+    layers before them; a LayerNorm cannot be folded and stays.
+
+    Args:
+        num_heads: int. Divides C.
+        mlp_ratio: float. Hidden width of the ConvFFN over C. Defaults to 4.
+        norm: str. "batch" or "layer" (over channels). Defaults to "batch".
+        dropout_rate: float. In attention output and ConvFFN. Defaults to 0.
+        drop_path_rate: float. Stochastic depth of both branches. Defaults to 0.
+        layer_scale_init: float. Start of both gammas. Defaults to 1e-5.
+        folded: bool. Start in the folded form. Defaults to `False`.
+        **kwargs: name, dtype.
+
+    Raises:
+        ValueError: an unknown norm, or C is no multiple of `num_heads`.
+
+    Example:
+        >>> import numpy as np
+        >>> AttentionBlock(num_heads=2)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        (4, 4, 8)
+
+    Reference: Vasu et al., "FastViT", arXiv:2303.14189, figure 2.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        norm: str = "batch",
+        dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init: float = 1e-5,
+        folded: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if norm not in ("batch", "layer"):
+            raise ValueError(f'norm must be "batch" or "layer", got {norm!r}')
+        self._norm_kind = norm
+        super().__init__(
+            mlp_ratio, dropout_rate, drop_path_rate, layer_scale_init, folded, **kwargs
+        )
+        self.num_heads = num_heads
+        if norm == "layer":
+            self.norm = keras.layers.LayerNormalization(
+                epsilon=1e-5, name="norm", dtype=self.dtype_policy
+            )
+
+    def form_parts(self, fused: bool) -> tuple[str, ...]:
+        """Attention is exchanged when its `qkv` gains a bias; the rest is training form only."""
+        attention = ("attention",) if self._norm_kind == "batch" else ()
+        if fused:
+            return attention
+        norm = ("norm",) if self._norm_kind == "batch" else ()
+        return (*super().form_parts(False), "attention_scale", *norm, *attention)
+
+    def create_parts(self) -> None:
+        """Creates what the current form has; attention itself once the heads are known."""
+        super().create_parts()
+        policy = self.dtype_policy
+        if not self.fused_form:
+            self.attention_scale = LayerScale(
+                self.layer_scale_init, name="attention_scale", dtype=policy
+            )
+            if self._norm_kind == "batch":
+                self.norm = batch_norm("norm", policy)
+        if self._built_shape is not None and self._norm_kind == "batch":
+            self._create_attention(use_qkv_bias=self.fused_form)
+
+    def _create_attention(self, use_qkv_bias: bool) -> None:
+        self.attention = Attention(
+            self.num_heads, use_qkv_bias, self.dropout_rate, name="attention",
+            dtype=self.dtype_policy,
+        )  # fmt: skip
+
+    def build(self, input_shape: Shape) -> None:
+        """Builds norm, attention and feed-forward network."""
+        self._create_attention(self.fused_form and self._norm_kind == "batch")
+        self.attention.build(input_shape)
+        if self._norm_kind == "layer":
+            self.norm.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Mixes places, then channels."""
+        folded_norm = self.fused_form and self._norm_kind == "batch"
+        x = inputs if folded_norm else self._normalize(inputs, training)
+        branch = self.attention(x, training=training)
+        if not self.fused_form:
+            branch = self.attention_scale(branch)
+        return self.feed_forward(inputs + self.drop_path(branch, training=training), training)
+
+    def _normalize(self, inputs: Any, training: bool | None) -> Any:
+        if self._norm_kind == "batch":
+            return self.norm(inputs, training=training)
+        return self.norm(inputs)
+
+    def branch_variables(self) -> tuple[Any, ...]:
+        """What folding replaces or changes."""
+        if self._norm_kind == "batch":
+            return super().branch_variables()
+        return (*super().branch_variables(), self.attention.proj.kernel, self.attention.proj.bias)
+
+    def fused_variables(self) -> tuple[Any, ...]:
+        """The dense layers that take norm and layer scales in."""
+        proj, qkv = self.attention.proj, self.attention.qkv
+        folded = (*super().fused_variables(), proj.kernel, proj.bias)
+        return (*folded, qkv.kernel, qkv.bias) if self._norm_kind == "batch" else folded
+
+    def fused_arrays(self) -> tuple[Array, ...]:
+        """ConvFFN's second layer and `proj` times their gammas, `qkv` behind the BatchNorm."""
+        gamma = as_float64(self.attention_scale.gamma)
+        arrays = (*super().fused_arrays(), *scale_dense_outputs(self.attention.proj, gamma))
+        if self._norm_kind == "layer":
+            return arrays
+        scale, shift = batch_norm_affine(self.norm)
+        kernel = as_float64(self.attention.qkv.kernel)
+        return (*arrays, kernel * scale[:, None], shift @ kernel)
+
+    def neutral_branches(self) -> None:
+        """Gammas 1; the BatchNorm's own start is neutral."""
+        super().neutral_branches()
+        gamma = self.attention_scale.gamma
+        gamma.assign(keras.ops.ones(gamma.shape, gamma.dtype))
+
+    def absorb(self, fused: tuple[Array, ...]) -> None:
+        """Divides by the gammas and undoes the BatchNorm; its shift is refitted to the bias."""
+        super().absorb(fused[:2])
+        gamma = as_float64(self.attention_scale.gamma)
+        assign_dense(self.attention.proj, fused[2] / gamma, fused[3] / gamma)
+        if self._norm_kind == "batch":
+            self._absorb_qkv(fused[4], fused[5])
+
+    def _absorb_qkv(self, kernel: Array, bias: Array) -> None:
+        """Solves `shift @ W = bias` for the BatchNorm's shift, `W * scale = kernel` for W."""
+        scale, shift = batch_norm_affine(self.norm)
+        weights = kernel / scale[:, None]
+        refitted = np.linalg.lstsq(weights.T, bias, rcond=None)[0]
+        if relative_change(bias, refitted @ weights) > 1e-4:
+            raise FusionError(
+                f"{self.name}: the folded qkv bias was trained and no BatchNorm can hold it; "
+                "train the branched or the fused form, and fold afterwards"
+            )
+        beta = as_float64(self.norm.beta) + refitted - shift
+        self.attention.qkv.kernel.assign(weights.astype(self.attention.qkv.kernel.dtype))
+        self.norm.beta.assign(beta.astype(self.norm.beta.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, the current form included."""
+        return {**super().get_config(), "num_heads": self.num_heads, "norm": self._norm_kind}
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class Stage(Reparameterizable, keras.layers.Layer):
+    """A conditional positional encoding (optional), then blocks: float[B, H, W, C] -> same.
+
+    Args:
+        depth: int. Number of blocks.
+        mixer: str. "repmixer" or "attention".
+        num_heads: int. Heads of attention blocks.
+        mlp_ratio: float. Defaults to 4.
+        positional_encoding: bool. Defaults to `False`.
+        norm: str. Norm of attention blocks, "batch" or "layer". Defaults to "batch".
+        dropout_rate: float. Defaults to 0.
+        drop_path_rates: sequence of `depth` floats. Defaults to zeros.
+        layer_scale_init: float. Defaults to 1e-5.
+        **kwargs: name, dtype.
+
+    Raises:
+        ValueError: an unknown mixer, or not one drop path rate a block.
+
+    Example:
+        >>> import numpy as np
+        >>> Stage(2, "repmixer", num_heads=1)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        (4, 4, 8)
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        mixer: str,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        positional_encoding: bool = False,
+        norm: str = "batch",
+        dropout_rate: float = 0.0,
+        drop_path_rates: Sequence[float] | None = None,
+        layer_scale_init: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        rates = list(drop_path_rates) if drop_path_rates is not None else [0.0] * depth
+        if mixer not in ("repmixer", "attention") or len(rates) != depth:
+            raise ValueError(
+                f'a stage needs mixer "repmixer" or "attention" and one drop path rate a block; '
+                f"got {mixer!r} and {len(rates)} rates for {depth} blocks"
+            )
+        self.depth, self.mixer, self.num_heads = depth, mixer, num_heads
+        self.mlp_ratio, self.positional_encoding, self.norm_kind = (
+            mlp_ratio,
+            positional_encoding,
+            norm,
+        )
+        self.dropout_rate, self.drop_path_rates = dropout_rate, tuple(rates)
+        self.layer_scale_init = layer_scale_init
+        self.position = (
+            ConditionalPositionalEncoding(name="position", dtype=self.dtype_policy)
+            if positional_encoding
+            else None
+        )
+        self.blocks = [self._block(i, rate) for i, rate in enumerate(rates)]
+
+    def _block(self, index: int, drop_path_rate: float) -> RepMixerBlock | AttentionBlock:
+        options: dict[str, Any] = {
+            "mlp_ratio": self.mlp_ratio,
+            "dropout_rate": self.dropout_rate,
+            "drop_path_rate": drop_path_rate,
+            "layer_scale_init": self.layer_scale_init,
+            "name": f"block_{index}",
+            "dtype": self.dtype_policy,
+        }
+        if self.mixer == "repmixer":
+            return RepMixerBlock(**options)
+        return AttentionBlock(self.num_heads, norm=self.norm_kind, **options)
+
+    def build(self, input_shape: Shape) -> None:
+        """Builds the encoding and the blocks."""
+        for part in ([self.position] if self.position is not None else []) + self.blocks:
+            part.build(input_shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Applies the encoding and the blocks."""
+        x = inputs if self.position is None else self.position(inputs)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return x
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """The input's shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {
+            **super().get_config(),
+            "depth": self.depth,
+            "mixer": self.mixer,
+            "num_heads": self.num_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "positional_encoding": self.positional_encoding,
+            "norm": self.norm_kind,
+            "dropout_rate": self.dropout_rate,
+            "drop_path_rates": list(self.drop_path_rates),
+            "layer_scale_init": self.layer_scale_init,
+        }

@@ -1,0 +1,195 @@
+"""The numbers of a network, read from one YAML file a variant."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dl_techniques.errors import VariantError
+
+HEAD_DIM = 32
+"""Channels of one attention head where `num_heads` is not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FastVLMConfig:
+    """Numbers of one network of the family; the fields are `FastVLM`'s arguments.
+
+    Args:
+        embed_dims: channels of each stage.
+        depths: blocks of each stage.
+        num_heads: attention heads of each stage; `None` means channels // 32.
+        mixers: "repmixer" or "attention" for each stage; `None` means attention in the last only.
+        positional_stages: indices of stages that begin with a conditional positional encoding;
+            `None` means the attention stages.
+        mlp_ratio: hidden width of the ConvFFNs over channels.
+        dropout_rate: dropout inside blocks and before the classifier.
+        drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
+        use_se: squeeze-and-excitation in every downsample.
+        se_stages: indices of stages whose downsample has it; `None` follows `use_se`.
+        downsample_activation: GELU after the 7x7 downsample convolution.
+        stem_scale_branch: 1x1 branches in the stem.
+        attention_norm: "batch" or "layer".
+        layer_scale_init: start of all layer scales.
+        tail_expansion: the tail convolution multiplies channels by it; 0 means no tail.
+        num_classes: width of the classifier.
+        image_size: side of the square input that the network is meant for, pixels.
+        mean: pixel mean of each colour, on the scale [0, 1].
+        std: pixel deviation of each colour, on the scale [0, 1].
+        crop_fraction: part of the resized picture that the centre crop keeps.
+        interpolation: how pictures are resized.
+
+    Raises:
+        VariantError: lengths that do not agree, or a mixer or norm that does not exist.
+
+    Example:
+        >>> FastVLMConfig.from_variant("nano").embed_dims
+        (24, 48, 96)
+    """
+
+    embed_dims: tuple[int, ...] = (64, 128, 256)
+    depths: tuple[int, ...] = (3, 4, 6)
+    num_heads: tuple[int, ...] | None = None
+    mixers: tuple[str, ...] | None = None
+    positional_stages: tuple[int, ...] | None = None
+    mlp_ratio: float = 4.0
+    dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    use_se: bool = False
+    se_stages: tuple[int, ...] | None = None
+    downsample_activation: bool = True
+    stem_scale_branch: bool = True
+    attention_norm: str = "batch"
+    layer_scale_init: float = 1e-5
+    tail_expansion: int = 0
+    num_classes: int = 1000
+    image_size: int = 224
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    crop_fraction: float = 1.0
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        """Checks that the stages agree."""
+        stages = len(self.embed_dims)
+        for field in ("depths", "num_heads", "mixers"):
+            values = getattr(self, field)
+            if values is not None and len(values) != stages:
+                raise VariantError(
+                    f"{field} has {len(values)} entries for {stages} stages of embed_dims "
+                    f"{list(self.embed_dims)}; give one a stage"
+                )
+        for kind in self.stage_mixers:
+            if kind not in ("repmixer", "attention"):
+                raise VariantError(f'mixers holds {kind!r}; use "repmixer" or "attention"')
+        if self.attention_norm not in ("batch", "layer"):
+            raise VariantError(f'attention_norm is {self.attention_norm!r}; use "batch" or "layer"')
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        for stage, kind in enumerate(self.stage_mixers):
+            dim, heads = self.embed_dims[stage], self.heads(stage)
+            if kind == "attention" and (heads < 1 or dim % heads):
+                raise VariantError(
+                    f"stage {stage} has {dim} channels, which cannot be split into {heads} heads; "
+                    "change embed_dims or num_heads"
+                )
+
+    @property
+    def stage_mixers(self) -> tuple[str, ...]:
+        """The mixer of each stage."""
+        if self.mixers is not None:
+            return self.mixers
+        return ("repmixer",) * (len(self.embed_dims) - 1) + ("attention",)
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels per place of the last map, along one side."""
+        return 4 * 2 ** (len(self.embed_dims) - 1)
+
+    def heads(self, stage: int) -> int:
+        """Attention heads of a stage."""
+        return self.num_heads[stage] if self.num_heads else self.embed_dims[stage] // HEAD_DIM
+
+    def has_position(self, stage: int) -> bool:
+        """Whether a stage begins with a conditional positional encoding."""
+        if self.positional_stages is not None:
+            return stage in self.positional_stages
+        return self.stage_mixers[stage] == "attention"
+
+    def has_se(self, stage: int) -> bool:
+        """Whether the downsample before a stage has squeeze-and-excitation."""
+        return stage in self.se_stages if self.se_stages is not None else self.use_se
+
+    def drop_path_rates(self, stage: int) -> list[float]:
+        """Stochastic depth rates of a stage's blocks, linear over all blocks of the network."""
+        total, before = sum(self.depths), sum(self.depths[:stage])
+        step = self.drop_path_rate / max(total - 1, 1)
+        return [step * (before + i) for i in range(self.depths[stage])]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> FastVLMConfig:
+        """A config from plain values; lists become tuples.
+
+        Raises:
+            VariantError: an unknown key (the nearest right one is named), or bad values.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+                raise VariantError(f"{source}: unknown key {key!r}{hint}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    @classmethod
+    def from_variant(cls, name: str) -> FastVLMConfig:
+        """The config of a named variant.
+
+        Raises:
+            VariantError: there is no such variant (the nearest name is given).
+        """
+        variants = load_variants()
+        if name not in variants:
+            near = difflib.get_close_matches(name, variants, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise VariantError(f"unknown variant {name!r}: {hint}known: {', '.join(variants)}")
+        return variants[name]
+
+
+@functools.cache
+def load_variants() -> dict[str, FastVLMConfig]:
+    """All variants of the `variants` folder by name, smallest first."""
+    configs = {path.stem: _read(path) for path in sorted(_variants_folder().glob("*.yaml"))}
+    return dict(sorted(configs.items(), key=lambda item: (len(item[1].depths), _weight(item[1]))))
+
+
+def _weight(config: FastVLMConfig) -> int:
+    return sum(
+        depth * dim * dim for depth, dim in zip(config.depths, config.embed_dims, strict=True)
+    )
+
+
+def _read(path: Path) -> FastVLMConfig:
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise VariantError(f"{path.name}: a variant file holds a mapping of field to value")
+    return FastVLMConfig.from_dict(values, source=path.name)
+
+
+def _variants_folder() -> Path:
+    """In a wheel the folder lies inside the package, in a checkout beside it."""
+    package = Path(__file__).resolve().parents[3]
+    for folder in (package / "variants", package.parent / "variants"):
+        if folder.is_dir():
+            return folder
+    raise VariantError(
+        f"the folder of variant files is missing beside or inside {package.name}; "
+        "reinstall dl-techniques"
+    )

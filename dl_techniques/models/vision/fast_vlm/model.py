@@ -1,0 +1,364 @@
+"""FastVLM: the hybrid convolution-attention backbone and classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+
+from dl_techniques.errors import FusionError, VariantError
+from dl_techniques.layers.large_kernel_conv import PatchEmbedding
+from dl_techniques.layers.mobile_one_block import MobileOneBlock
+from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
+from dl_techniques.layers.repmixer_block import ConvolutionalStem
+from dl_techniques.models.vision.fast_vlm import preset_files
+from dl_techniques.models.vision.fast_vlm.components import Stage
+from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig, load_variants
+
+_CONFIG_ONLY = ("image_size", "mean", "std", "crop_fraction", "interpolation")
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class FastVLM(Reparameterizable, keras.Model):
+    """Hybrid backbone: stem (stride 4), stages with downsampling between, tail, classifier.
+
+    float[B, H, W, 3] in -> float[B, num_classes] logits out, or with `include_top=False` the last
+    feature map, float[B, ceil(H / s), ceil(W / s), C] with `s = total_stride`. Pixels are expected
+    as the variant's `mean` and `std` say (for nano to huge simply in [0, 1]).
+
+    Args:
+        num_classes: int. 0 gives the pooled features, float[B, C]. Defaults to 1000.
+        embed_dims: channels of each stage. Defaults to (64, 128, 256).
+        depths: blocks of each stage. Defaults to (3, 4, 6).
+        num_heads: attention heads of each stage. Defaults to channels // 32.
+        mlp_ratio: float. Hidden width of the ConvFFNs. Defaults to 4.
+        dropout_rate: float. Defaults to 0.
+        drop_path_rate: float. Stochastic depth, linear over all blocks. Defaults to 0.
+        use_se: bool. Squeeze-and-excitation in the downsamples. Defaults to `False`.
+        include_top: bool. Pool and classify. Defaults to `True`.
+        input_shape: (H, W, 3); H and W may be `None`. Defaults to (None, None, 3).
+        mixers: "repmixer" or "attention" a stage. Defaults to attention in the last.
+        positional_stages: stages with conditional positions. Defaults to the attention stages.
+        se_stages: stages whose downsample has SE. Defaults to what `use_se` says.
+        downsample_activation: bool. GELU after the 7x7 convolution. Defaults to `True`.
+        stem_scale_branch: bool. Defaults to `True`.
+        attention_norm: "batch" or "layer". Defaults to "batch".
+        layer_scale_init: float. Defaults to 1e-5.
+        tail_expansion: int. Factor of the tail convolution; 0 means none. Defaults to 0.
+        classifier_activation: str or None. Defaults to `None` (logits).
+        reparameterized: which switches start in inference form; written by `get_config`.
+        name: str.
+        dtype: dtype policy of every layer.
+
+    Raises:
+        VariantError: numbers that do not agree with each other.
+
+    Example:
+        >>> import numpy as np
+        >>> model = FastVLM.from_variant("nano", num_classes=10, input_shape=(64, 64, 3))
+        >>> model(np.ones((1, 64, 64, 3), "float32")).shape[1]
+        10
+        >>> [tuple(f.shape[1:]) for f in model.extract_features(np.ones((1, 64, 64, 3), "float32"))]
+        [(16, 16, 24), (16, 16, 24), (8, 8, 48), (4, 4, 96)]
+
+    Reference: Vasu et al., "FastVLM", arXiv:2412.13303; "FastViT", arXiv:2303.14189.
+    """
+
+    MODEL_VARIANTS: ClassVar[Mapping[str, FastVLMConfig]] = load_variants()
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        embed_dims: Sequence[int] = (64, 128, 256),
+        depths: Sequence[int] = (3, 4, 6),
+        num_heads: Sequence[int] | None = None,
+        mlp_ratio: float = 4.0,
+        dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        use_se: bool = False,
+        include_top: bool = True,
+        input_shape: Sequence[int | None] = (None, None, 3),
+        mixers: Sequence[str] | None = None,
+        positional_stages: Sequence[int] | None = None,
+        se_stages: Sequence[int] | None = None,
+        downsample_activation: bool = True,
+        stem_scale_branch: bool = True,
+        attention_norm: str = "batch",
+        layer_scale_init: float = 1e-5,
+        tail_expansion: int = 0,
+        classifier_activation: str | None = None,
+        reparameterized: bool | str | Mapping[str, bool] = False,
+        name: str = "fast_vlm",
+        dtype: Any = None,
+    ) -> None:
+        config = FastVLMConfig(
+            embed_dims=tuple(embed_dims),
+            depths=tuple(depths),
+            num_heads=_tuple(num_heads),
+            mixers=_tuple(mixers),
+            positional_stages=_tuple(positional_stages),
+            mlp_ratio=mlp_ratio,
+            dropout_rate=dropout_rate,
+            drop_path_rate=drop_path_rate,
+            use_se=use_se,
+            se_stages=_tuple(se_stages),
+            downsample_activation=downsample_activation,
+            stem_scale_branch=stem_scale_branch,
+            attention_norm=attention_norm,
+            layer_scale_init=layer_scale_init,
+            tail_expansion=tail_expansion,
+            num_classes=num_classes,
+        )
+        if num_classes < 0 or len(input_shape) != 3 or input_shape[-1] is None:
+            raise VariantError(
+                f"num_classes must be 0 or more and input_shape (H, W, channels); "
+                f"got {num_classes} and {tuple(input_shape)}"
+            )
+
+        # === Layers ===
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        stem = ConvolutionalStem(
+            config.embed_dims[0], config.stem_scale_branch, name="stem", dtype=policy
+        )
+        stages = [_stage(config, i, policy) for i in range(len(config.depths))]
+        downsamples = [_downsample(config, i, policy) for i in range(1, len(config.depths))]
+        tail = _tail(config, policy)
+        head = _head(config, classifier_activation, policy) if include_top else []
+
+        # === Functional Model ===
+        image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
+        x = stages[0](stem(image))
+        for downsample, stage in zip(downsamples, stages[1:], strict=True):
+            x = stage(downsample(x))
+        if tail is not None:
+            x = tail(x)
+        for layer in head:
+            x = layer(x)
+        super().__init__(inputs=image, outputs=x, name=name)
+
+        # === Config ===
+        self.config = config
+        self.include_top, self.num_classes = include_top, num_classes
+        self.classifier_activation = classifier_activation
+        self.image_shape = tuple(input_shape)
+        self.dtype_policy = policy
+        self.stem, self.stages, self.downsample_layers = stem, stages, downsamples
+        self.tail, self.head = tail, head
+        self._compiled_form: dict[str, bool] | None = None
+        self._function_forms: dict[str, dict[str, bool]] = {}
+        self._declare_forms(reparameterized)
+
+    @classmethod
+    def from_variant(cls, name: str, **overrides: Any) -> FastVLM:
+        """A network by name, randomly initialised.
+
+        Args:
+            name: one of `MODEL_VARIANTS`.
+            **overrides: constructor arguments that replace the variant's.
+
+        Raises:
+            VariantError: unknown name (the nearest is given) or argument.
+
+        Example:
+            >>> FastVLM.from_variant("nano", include_top=False).feature_dim
+            96
+        """
+        config = dataclasses.asdict(FastVLMConfig.from_variant(name))
+        arguments = {k: v for k, v in config.items() if k not in _CONFIG_ONLY}
+        known = {*arguments, "include_top", "input_shape", "classifier_activation", "name", "dtype"}
+        for key in overrides:
+            if key not in known:
+                raise VariantError(f"unknown argument {key!r} for FastVLM; known: {sorted(known)}")
+        return cls(**{**arguments, "name": f"fast_vlm_{name}", **overrides})
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the last feature map."""
+        return self.config.embed_dims[-1] * (self.config.tail_expansion or 1)
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels per place of the last feature map, along one side."""
+        return self.config.total_stride
+
+    def extract_features(self, images: Any, training: bool = False) -> list[Any]:
+        """The stem's map, then each stage's: float[B, H / s, W / s, C] with s = 4, 4, 8, 16, ...
+
+        Args:
+            images: float[B, H, W, 3].
+            training: bool. Defaults to `False`.
+
+        Returns:
+            One map more than there are stages. They equal the tensors inside the forward pass.
+        """
+        images = keras.ops.convert_to_tensor(images, self.compute_dtype)
+        features = [self.stem(images, training=training)]
+        features.append(self.stages[0](features[0], training=training))
+        for downsample, stage in zip(self.downsample_layers, self.stages[1:], strict=True):
+            x = downsample(features[-1], training=training)
+            features.append(stage(x, training=training))
+        return features
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `compile`; remembers in which form the network was compiled."""
+        super().compile(*args, **kwargs)
+        self._compiled_form = self.form_state()
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Builds the training function.
+
+        Raises:
+            FusionError: the form changed after `compile()`, or the network is folded.
+        """
+        if self._compiled_form is not None and self._compiled_form != self.form_state():
+            raise FusionError(
+                f"{self.name} changed its form after compile(), and the optimizer still holds the "
+                "old variables: call compile() again, or reset_reparameterization() to train the "
+                "branches"
+            )
+        if any(s.is_fold and s.fused_form for _, s in self.switches()):
+            raise FusionError(
+                f"{self.name} is folded, which is for inference: call reset_reparameterization(), "
+                "then compile() and fit()"
+            )
+        return super().make_train_function(force or self._form_changed("train"))
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Builds the evaluation function; anew when the form has changed."""
+        return super().make_test_function(force or self._form_changed("test"))
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Builds the prediction function; anew when the form has changed."""
+        return super().make_predict_function(force or self._form_changed("predict"))
+
+    def _form_changed(self, function: str) -> bool:
+        state, known = self.form_state(), self._function_forms.get(function)
+        self._function_forms[function] = state
+        return known is not None and known != state
+
+    def _declare_forms(self, forms: bool | str | Mapping[str, bool]) -> None:
+        """Gives every switch the form that a saved config names."""
+        for path, switch in list(self.switches()):
+            wanted = _wanted_form(forms, path, switch.is_fold)
+            switch.declare_form(wanted)
+        sync_variables(self)
+
+    def _form_config(self) -> bool | str | dict[str, bool]:
+        if self.folded:
+            return "folded"
+        fused = [(s.is_fold, s.fused_form) for _, s in self.switches()]
+        if all(form != is_fold for is_fold, form in fused):
+            return True
+        return any(form for _, form in fused) and self.form_state()
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, the current form included."""
+        config = dataclasses.asdict(self.config)
+        config = {k: v for k, v in config.items() if k not in _CONFIG_ONLY}
+        config = {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
+        return {
+            **config,
+            "include_top": self.include_top,
+            "input_shape": list(self.image_shape),
+            "classifier_activation": self.classifier_activation,
+            "reparameterized": self._form_config(),
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> FastVLM:
+        """The inverse of `get_config`."""
+        config = dict(config)
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        return cls(**config)
+
+    def save_to_preset(self, folder: str | Path) -> None:
+        """Writes `config.json` and `model.weights.h5` into a folder, atomically.
+
+        Args:
+            folder: where to; created if needed.
+        """
+        preset_files.save(self, folder)
+
+    @classmethod
+    def from_preset(cls, source: str | Path, **overrides: Any) -> FastVLM:
+        """Reads a folder that `save_to_preset` wrote, or a `.keras` file.
+
+        Args:
+            source: folder or file.
+            **overrides: constructor arguments that replace the saved ones, e.g. `dtype`.
+
+        Raises:
+            PresetError: nothing there, damaged, or of another class.
+        """
+        return preset_files.load(cls, source, overrides)
+
+
+def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _stage(config: FastVLMConfig, index: int, policy: Any) -> Stage:
+    return Stage(
+        config.depths[index],
+        config.stage_mixers[index],
+        config.heads(index),
+        config.mlp_ratio,
+        config.has_position(index),
+        config.attention_norm,
+        config.dropout_rate,
+        config.drop_path_rates(index),
+        config.layer_scale_init,
+        name=f"stage_{index + 1}",
+        dtype=policy,
+    )
+
+
+def _downsample(config: FastVLMConfig, index: int, policy: Any) -> PatchEmbedding:
+    return PatchEmbedding(
+        config.embed_dims[index],
+        config.has_se(index),
+        config.downsample_activation,
+        name=f"downsample_{index}",
+        dtype=policy,
+    )
+
+
+def _tail(config: FastVLMConfig, policy: Any) -> MobileOneBlock | None:
+    if not config.tail_expansion:
+        return None
+    return MobileOneBlock(
+        config.embed_dims[-1] * config.tail_expansion,
+        depthwise=True,
+        use_se=True,
+        use_identity_branch=config.tail_expansion == 1,
+        name="tail",
+        dtype=policy,
+    )
+
+
+def _head(config: FastVLMConfig, activation: str | None, policy: Any) -> list[Any]:
+    """Global average pooling, dropout, classifier."""
+    layers: list[Any] = [keras.layers.GlobalAveragePooling2D(name="pool", dtype=policy)]
+    if config.num_classes:
+        layers.append(keras.layers.Dropout(config.dropout_rate, name="head_dropout", dtype=policy))
+        layers.append(
+            keras.layers.Dense(config.num_classes, activation=activation, name="head", dtype=policy)
+        )
+    return layers
+
+
+def _wanted_form(forms: bool | str | Mapping[str, bool], path: str, is_fold: bool) -> bool:
+    """The form of one switch: from a saved table, or from a word for all of them."""
+    if isinstance(forms, Mapping):
+        return bool(forms.get(path, False))
+    if forms == "folded":
+        return True
+    if isinstance(forms, str):
+        raise VariantError(f'reparameterized must be True, False or "folded", got {forms!r}')
+    return forms and not is_fold

@@ -1,0 +1,23 @@
+"""FastVLM, the vision-language model: what a user needs, in KerasHub's terms.
+
+Example:
+    >>> from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM
+    >>> model = FastVLMCausalLM.from_preset("demo")  # doctest: +SKIP
+    >>> model.generate({"prompts": "What is this?", "images": "cat.jpg"})  # doctest: +SKIP
+"""
+
+from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
+from dl_techniques.models.vlm.fast_vlm.chat import Chat
+from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
+from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
+
+__all__ = [
+    "Chat",
+    "FastVLMBackbone",
+    "FastVLMCausalLM",
+    "FastVLMCausalLMPreprocessor",
+    "FastVLMImageConverter",
+    "FastVLMTokenizer",
+]

@@ -1,0 +1,222 @@
+"""A conversation about pictures that remembers: nothing is encoded or read a second time.
+
+The chat keeps the features of its pictures and the decoder's cache. For every question the
+whole conversation is rendered anew, as if it were asked at once, and compared token by token
+with what the cache holds: the common beginning stays, only the rest is read. The answers are
+therefore those of re-running the whole conversation, and the cost is that of the new question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from dl_techniques.errors import PromptError
+from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
+from dl_techniques.models.vlm.fast_vlm.chat_template import Message, render
+from dl_techniques.models.vlm.fast_vlm.phases import DecodeState
+from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, bucket
+from dl_techniques.models.vlm.fast_vlm.records import image_list
+from dl_techniques.models.vlm.fast_vlm.sampling import (
+    RowRandom,
+    Sampler,
+    TokenChooser,
+    get_sampler,
+    row_keys,
+    seed_of,
+)
+from dl_techniques.models.vlm.fast_vlm.streaming import TextStream, TokenLoop
+from dl_techniques.models.vlm.fast_vlm.tokenizer import IMAGE
+
+Tensor = Any
+
+
+class Chat:
+    """A running conversation with a model.
+
+    Args:
+        model: `FastVLMCausalLM` with a preprocessor.
+        system_prompt: Instead of the preprocessor's; "" for none.
+        max_new_tokens: Most tokens of an answer; None for what the context leaves.
+        sampler: Name or KerasHub sampler; None for the model's. Not beam search.
+        seed: Seed of random samplers; None for the sampler's own.
+
+    Attributes:
+        messages: The conversation so far, `{"role", "content"}` each. A question that was
+            answered with nothing is not kept; its pictures go with the next question.
+        images: The pictures so far, as they were given.
+
+    Example:
+        >>> chat = Chat(model)  # doctest: +SKIP
+        >>> print("".join(chat.ask("What is this?", images="cat.jpg")))  # doctest: +SKIP
+        >>> print("".join(chat.ask("What colour is it?")))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: FastVLMCausalLM,
+        system_prompt: str | None = None,
+        max_new_tokens: int | None = None,
+        sampler: str | Sampler | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if model.preprocessor is None:
+            raise ValueError("Chat needs a model with a preprocessor")
+        self.model = model
+        self._preprocessor = model.preprocessor
+        self._system = model.preprocessor.system_prompt if system_prompt is None else system_prompt
+        self._max_new_tokens = max_new_tokens
+        self._sampler = get_sampler(model.sampler if sampler is None else sampler)
+        model._refuse_beams(self._sampler)
+        self._seed = seed_of(self._sampler) if seed is None else seed
+        self._stop_ids = model.stop_ids("auto")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the conversation and its pictures."""
+        self.messages: list[Message] = []
+        self.images: list[Any] = []
+        self._rows: list[Tensor] = []  # float[1, T, D] for every picture
+        self._pending: list[Any] = []  # pictures of a question that got no answer
+        self._read: list[int] = []  # the tokens whose keys and values are in the cache
+        self._state: DecodeState | None = None
+        self._turn: TextStream | None = None
+
+    def ask(self, question: str, images: Any = None) -> TextStream:
+        """Asks the next question.
+
+        The answer becomes part of the conversation when it has ended, or, if it is not read to
+        its end, with the next question: as far as it was read.
+
+        Args:
+            question: The text. Pictures go in front of it, unless it has `<image>` marks.
+            images: New pictures, one or a list; earlier ones are remembered.
+
+        Returns:
+            An iterator over pieces of the answer.
+
+        Raises:
+            PromptError: an empty question, a wrong number of pictures, or a conversation that
+                no longer fits the context. The conversation stays as it was.
+            ImageError: a picture that cannot be read.
+        """
+        if self._turn is not None:
+            self._turn.close()
+        new = [*self._pending, *image_list(images)]
+        asked = {"role": "user", "content": _with_marks(question, len(new))}
+        ids = self._render([*self.messages, asked], len(self.images) + len(new))
+        limit = self._limit(len(ids))
+        pictures = [self._preprocessor.image_converter.to_uint8(source) for source in new]
+        self._pending = []
+
+        def start() -> TokenLoop:
+            self._rows += self._encode(pictures)
+            return self._loop(ids, limit)
+
+        def end(stream: TextStream) -> None:
+            self._remember(ids, stream)
+            self._finish(asked, new, stream)
+
+        self._turn = TextStream(start, self.model._detokenize, end)
+        return self._turn
+
+    def __iter__(self) -> Iterator[Message]:
+        """The messages so far."""
+        return iter(self.messages)
+
+    def _render(self, messages: Sequence[Message], num_images: int) -> list[int]:
+        segments = render(messages, num_images, self._system, answer_next=True)
+        ids: list[int] = self._preprocessor.encode_segments(segments)[0].tolist()
+        return ids
+
+    def _limit(self, length: int) -> int:
+        """Most tokens of the next answer."""
+        context = self.model.context_length
+        if context is None or length >= context:
+            raise PromptError(
+                f"the conversation has {length} tokens, which leaves no room for an answer in the "
+                f"context of {context}; start a new chat"
+            )
+        return min(context - length, self._max_new_tokens or context)
+
+    def _encode(self, pictures: Sequence[np.ndarray]) -> list[Tensor]:
+        """Features of the new pictures, each float[1, T, D]."""
+        if not pictures:
+            return []
+        scaled = [self._preprocessor.image_converter.scale_pixels(p) for p in pictures]
+        rows = self.model.encode_images(np.stack(scaled)[:, None])
+        return [rows[i : i + 1] for i in range(len(pictures))]
+
+    def _loop(self, ids: list[int], limit: int) -> TokenLoop:
+        """Reads what is new of the conversation, and begins the answer."""
+        phases = self.model.phases
+        keep = min(_common_length(self._read, ids), len(ids) - 1)
+        # The phases consume the state: should they be interrupted, nothing counts as read.
+        old, self._state, self._read = self._state, None, []
+        if old is None or keep == 0:
+            prompts, rows = self._unread(ids, 0)
+            logits, state = phases.prefill(prompts, rows, bucket(len(ids) + limit))
+        else:
+            prompts, rows = self._unread(ids, keep)
+            old = phases.grow(old, len(ids) + limit)
+            logits, state = phases.extend(prompts, rows, old, keep)
+        key = row_keys(self._seed, [[np.asarray(ids, "int32")]])
+        choose = TokenChooser(self._sampler, RowRandom(key), phases.functions)
+        return TokenLoop(
+            phases, logits, state, choose, self._stop_ids, np.asarray([limit], "int32")
+        )
+
+    def _unread(self, ids: list[int], keep: int) -> tuple[Prompts, Tensor]:
+        """The tokens from `keep` on, and the picture rows that belong to them."""
+        tokens = np.asarray(ids, "int32")
+        places = np.flatnonzero(tokens == self._preprocessor.tokenizer.image_token_id)
+        size = bucket(len(ids) - keep)
+        padded = np.zeros((1, size), "int32")
+        padded[0, : len(ids) - keep] = tokens[keep:]
+        per_image = self._preprocessor.num_image_tokens
+        first = int(np.searchsorted(places, keep)) // per_image  # a picture may be cut in two
+        rows, where = self._rows[first:], places[first * per_image :] - keep
+        vision_indices = np.where(where >= 0, where, size).astype("int32")[None]
+        embeddings = (
+            ops.concatenate(rows, axis=1)
+            if rows
+            else np.zeros((1, 0, self.model.backbone.hidden_dim), "float32")
+        )
+        used = np.ones((1, len(rows)), bool)
+        offsets = np.zeros(1, "int32")
+        return Prompts(padded, offsets, len(ids) - keep, vision_indices, used), embeddings
+
+    def _remember(self, ids: list[int], stream: TextStream) -> None:
+        """Keeps the cache of a turn, if the model began with it."""
+        state = stream.loop.state if stream.started else None
+        if state is not None:
+            # The last token was chosen but not read.
+            self._state, self._read = state, [*ids, *stream.token_ids[:-1]]
+
+    def _finish(self, asked: Message, images: list[Any], stream: TextStream) -> None:
+        """Takes the turn into the conversation."""
+        self._turn = None
+        if not stream.text.strip():
+            self._rows = self._rows[: len(self.images)]
+            self._pending = images
+            return
+        self.messages += [asked, {"role": "assistant", "content": stream.text}]
+        self.images += images
+
+
+def _with_marks(question: str, num_images: int) -> str:
+    """The question with a mark per picture, so that they stay at this turn."""
+    if num_images and IMAGE not in question:
+        return f"{IMAGE}\n" * num_images + question
+    return question
+
+
+def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of leading tokens that are equal."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

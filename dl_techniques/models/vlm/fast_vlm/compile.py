@@ -1,0 +1,140 @@
+"""How a function of tensors and model weights is compiled: the one module that names backends.
+
+- JAX: `jax.jit`, the weights passed as arguments (never baked in), the caches donated, so that
+  they are updated in place.
+- TensorFlow: `tf.function`, one graph per shape, without XLA (slower on CPUs, equal elsewhere).
+- PyTorch: as it is, without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Function = Callable[..., Any]
+
+
+def compile_function(
+    function: Function,
+    variables: Sequence[keras.Variable],
+    donate: Sequence[int] = (),
+    eager: bool = False,
+) -> Function:
+    """Compiles a function for the backend in use.
+
+    Args:
+        function: Takes tensors (or nested tuples of them) and reads no weights but `variables`.
+        variables: The weights it reads.
+        donate: Positions of arguments whose memory the result may take over; the caller must
+            not use them again.
+        eager: Compile nothing; only switch gradients off.
+
+    Returns:
+        A function of the same arguments. NumPy arrays are converted. Python ints become scalar
+        tensors where the function is compiled, so that their values never cause a new compilation.
+    """
+    backend = keras.config.backend()
+    if backend == "jax" and not eager:
+        return _compile_jax(function, variables, donate)
+    if backend == "tensorflow" and not eager:
+        return _compile_tensorflow(function)
+    if backend == "torch":
+        return _without_gradients(function)
+    return lambda *args: function(*_tensors(args))
+
+
+def _tensors(args: Any) -> Any:
+    """Converts NumPy arrays to tensors; everything else stays."""
+    return keras.tree.map_structure(
+        lambda x: ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, args
+    )
+
+
+def _compile_jax(
+    function: Function, variables: Sequence[keras.Variable], donate: Sequence[int]
+) -> Function:
+    import jax
+
+    def stateless(values: list[Any], *args: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*args)
+
+    jitted = jax.jit(stateless, donate_argnums=tuple(i + 1 for i in donate))
+
+    def call(*args: Any) -> Any:
+        arguments = (np.int32(a) if isinstance(a, int) else a for a in args)
+        return jitted([v.value for v in variables], *arguments)
+
+    return call
+
+
+def _compile_tensorflow(function: Function) -> Function:
+    import tensorflow as tf
+
+    graph = tf.function(function, autograph=False)
+
+    def call(*args: Any) -> Any:
+        scalars = (tf.constant(a, tf.int32) if isinstance(a, int) else a for a in args)
+        return graph(*_tensors(tuple(scalars)))
+
+    return call
+
+
+def _without_gradients(function: Function) -> Function:
+    import torch
+
+    def call(*args: Any) -> Any:
+        # Not inference_mode: its tensors could never enter a training step later.
+        with torch.no_grad():
+            return function(*_tensors(args))
+
+    return call
+
+
+class FunctionCache:
+    """Compiled functions of one model, forgotten when its weights are other objects.
+
+    LoRA, quantization and fusing replace or add variables. A graph that was traced before would
+    go on computing with the old ones.
+
+    Args:
+        eager: Whether functions stay uncompiled.
+    """
+
+    def __init__(self, eager: bool = False) -> None:
+        self.eager = eager
+        self._functions: dict[Any, Function] = {}
+        self._variables: list[keras.Variable] = []
+
+    def refresh(self, variables: Sequence[keras.Variable]) -> None:
+        """Forgets everything if the model no longer has exactly these variables."""
+        same = len(variables) == len(self._variables) and all(
+            a is b for a, b in zip(variables, self._variables, strict=True)
+        )
+        if not same:
+            self._functions.clear()
+            self._variables = list(variables)
+
+    def get(
+        self,
+        key: Any,
+        function: Function,
+        part: keras.layers.Layer | None = None,
+        donate: Sequence[int] = (),
+    ) -> Function:
+        """Returns the compiled `function`, compiling it the first time `key` is asked for.
+
+        Args:
+            key: Names the function; it must differ for functions that close over different values.
+            function: What to compile.
+            part: The layer or model whose weights `function` reads; None for none.
+            donate: As in `compile_function`.
+        """
+        if key not in self._functions:
+            variables = [] if part is None else part.variables
+            self._functions[key] = compile_function(function, variables, donate, self.eager)
+        return self._functions[key]

@@ -1,0 +1,235 @@
+"""describe, ask, chat, evaluate and benchmark, end to end on a tiny model with random weights."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import keras
+import pytest
+from PIL import Image
+
+from dl_techniques import Chat
+from dl_techniques.cli import main
+
+SHORT = ("--max-new-tokens", "6")
+
+
+def fastvlm(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
+    """Runs a command that must succeed; returns stdout and stderr."""
+    capsys.readouterr()
+    status = main.main(list(arguments))
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    return out, err
+
+
+def test_describe_streams_what_generate_says(
+    tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dl_techniques import FastVLMCausalLM
+
+    out, err = fastvlm(capsys, "describe", picture, "--preset", tiny_preset, *SHORT)
+    model = FastVLMCausalLM.from_preset(tiny_preset)
+    inputs = {"prompts": "Describe the picture.", "images": [picture]}
+    assert out == model.generate(inputs, max_new_tokens=6) + "\n"
+    assert "first token" in err and "tokens/s" in err and "after the start" in err
+
+
+def test_describe_names_each_of_several_pictures(
+    tiny_preset: str, picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = str(tmp_path / "other.png")
+    Image.new("RGB", (9, 50), (250, 20, 20)).save(other)
+    arguments = ("--preset", tiny_preset, *SHORT, "--json")
+    out, err = fastvlm(capsys, "describe", picture, other, *arguments)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["image"] for record in records] == [picture, other]
+    assert err == ""
+    for record in records:
+        assert record["backend"] == keras.backend.backend()
+        assert 1 <= record["tokens"] <= 6
+        assert record["first_token_seconds"] > 0
+    assert records[0]["first_token_since_start_seconds"] > records[0]["first_token_seconds"]
+    assert records[1]["first_token_since_start_seconds"] is None
+    out, _ = fastvlm(capsys, "describe", picture, other, "--preset", tiny_preset, *SHORT)
+    assert f"{picture}: " in out and f"{other}: {records[1]['text']}" in out
+
+
+def ask(capsys: pytest.CaptureFixture[str], preset: str, picture: str, *options: str) -> str:
+    arguments = ("--preset", preset, "--json", *options)
+    out, _ = fastvlm(capsys, "ask", picture, "What is in the picture?", *arguments)
+    text: str = json.loads(out)["text"]
+    return text
+
+
+def test_seeded_sampling_repeats_itself(
+    tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draws = [
+        ask(capsys, tiny_preset, picture, "--temperature", "3", "--seed", seed)
+        for seed in ("1", "1", "2", "3", "4")
+    ]
+    assert draws[0] == draws[1]
+    assert len(set(draws)) > 1
+
+
+@pytest.mark.parametrize("options", [("--top-k", "1"), ("--top-p", "1e-6"), ("--temperature", "0")])
+def test_a_draw_of_one_token_is_greedy(
+    options: tuple[str, str], tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(capsys, tiny_preset, picture, *options) == ask(capsys, tiny_preset, picture)
+
+
+def test_chat_keeps_its_turns(
+    tiny_preset: str,
+    picture: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = "What is this?\n\nWhat is this?\n/clear\n/image {0}\nWhat is this?\n/quit\nnever\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines.format(picture)))
+    remembered: list[int] = []
+
+    def ask(self: Chat, question: str, images: object = None) -> object:
+        remembered.append(len(self.messages))
+        return original(self, question, images)
+
+    original = Chat.ask
+    monkeypatch.setattr(Chat, "ask", ask)
+    out, _ = fastvlm(capsys, "chat", picture, "--preset", tiny_preset, "--json", *SHORT)
+    turns = [json.loads(line) for line in out.splitlines()]
+    assert [turn["question"] for turn in turns] == ["What is this?"] * 3
+    assert turns[2]["text"] == turns[0]["text"]  # /clear forgot both turns
+    assert remembered == [0, 2, 0]  # messages before each question
+
+
+@pytest.mark.parametrize("line", ["/image missing.png", "/imagine"])
+def test_a_scripted_chat_stops_at_a_mistake(
+    line: str,
+    tiny_preset: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(line + "\n"))
+    assert main.main(["chat", "--preset", tiny_preset]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.fixture
+def question_set(tmp_path: Path) -> Path:
+    """Three questions on two pictures."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    lines = []
+    for i, name in enumerate(("a.png", "b.png", "a.png")):
+        Image.new("RGB", (20, 20), (90 * i, 40, 200)).save(folder / name)
+        record = {"image": name, "question": "How many cats are there?", "answer": "two"}
+        lines.append(json.dumps({**record, "baseline_question_only": "two" if i else "one"}))
+    (folder / "records.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_evaluate_prints_and_writes(
+    tiny_preset: str, question_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "report.json"
+    arguments = ["--preset", tiny_preset, "--data", str(question_set), "--max-new-tokens", "3"]
+    out, _ = fastvlm(capsys, "evaluate", *arguments, "--output", str(output), "--batch-size", "2")
+    report = json.loads(output.read_text())
+    (figures,) = report["sets"]
+    assert figures["n"] == 3
+    assert figures["majority"] == 1.0
+    assert figures["question_only"] == pytest.approx(2 / 3)
+    assert 0.0 <= figures["exact_match"] <= 1.0
+    assert "| set |" in out
+    out, _ = fastvlm(capsys, "evaluate", *arguments, "--json", "--limit", "2")
+    assert json.loads(out)["sets"][0]["n"] == 2
+
+
+def test_evaluate_refuses_before_it_works(
+    question_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = str(tmp_path / "no" / "report.json")
+    data = ["evaluate", "--preset", "none", "--data"]
+    assert main.main([*data, str(question_set), "--output", nowhere]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert main.main([*data, str(tmp_path / "empty")]) == 2
+    assert "records.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["describe", "ask"])
+def test_an_unknown_preset_is_one_line(
+    command: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = ["What?"] if command == "ask" else []
+    assert main.main([command, picture, *question, "--preset", "demoo"]) == 2
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert "demoo" in line and out == ""
+
+
+def test_a_question_longer_than_the_context(
+    tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["ask", picture, "why " * 500, "--preset", tiny_preset]) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and out == ""
+
+
+def test_a_damaged_preset(
+    tiny_preset: str, picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_preset, broken)
+    weights = broken / "model.weights.h5"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    assert main.main(["describe", picture, "--preset", str(broken)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.weights.h5" in line
+
+
+def test_extreme_pictures_are_answered(
+    tiny_preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for size in ((1, 1), (20000, 10)):
+        path = str(tmp_path / "extreme.png")
+        Image.new("RGB", size, (10, 200, 30)).save(path)
+        out, _ = fastvlm(capsys, "describe", path, "--preset", tiny_preset, "--json", *SHORT)
+        assert json.loads(out)["tokens"] >= 1
+
+
+def test_benchmark_measures_this_process(
+    tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (
+        "benchmark",
+        picture,
+        "--preset",
+        tiny_preset,
+        "--no-cold",
+        "--repeats",
+        "1",
+        *SHORT,
+    )
+    out, _ = fastvlm(capsys, *arguments, "--json")
+    report = json.loads(out)
+    times = report["warm"]["times"]
+    assert all(times[name] > 0 for name in ("preprocess", "encode", "prefill", "first_decode"))
+    assert report["warm"]["model"]["fused"] is True
+    assert report["warm"]["peak_megabytes"] > 50
+    assert report["machine"]["backend"] == keras.backend.backend()
+    assert "cold" not in report
+
+
+@pytest.mark.full
+def test_benchmark_from_a_cold_start(tiny_preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = fastvlm(
+        capsys, "benchmark", "--preset", tiny_preset, "--repeats", "1", "--no-fuse", *SHORT
+    )
+    for name in ("first run: Enter to the first text", "next run: peak memory", "warm: decoding"):
+        assert name in out
+    assert "fused False" in out

@@ -1,0 +1,143 @@
+"""The data set that feeds `fit`: constant shapes, repeatable orders, any number of threads."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from dl_techniques.data import ConversationDataset
+from dl_techniques.errors import ImageError, PromptError
+from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
+from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
+
+LENGTH = 96
+
+
+@pytest.fixture(scope="module")
+def preprocessor():
+    texts = ["system\nYou are a helpful assistant. user\n assistant\n red"] * 4
+    return FastVLMCausalLMPreprocessor(
+        FastVLMTokenizer.train(texts, vocabulary_size=330),
+        FastVLMImageConverter(8),
+        sequence_length=LENGTH,
+        num_image_tokens=4,
+    )
+
+
+def picture(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (5, 9, 3), dtype="uint8")
+
+
+def records(count):
+    return [
+        {"prompts": f"{i}?", "responses": "red " * (1 + i % 3), "images": picture(i)}
+        for i in range(count)
+    ]
+
+
+def test_dataset_batches(preprocessor):
+    plain = ConversationDataset(records(7), preprocessor, batch_size=3, shuffle=False)
+    assert len(plain) == 3
+    x, y, weight = plain[2]
+    expected = preprocessor([records(7)[6]])
+    np.testing.assert_array_equal(x["token_ids"][0], expected[0]["token_ids"][0])
+    np.testing.assert_array_equal(x["images"][0], expected[0]["images"][0])
+    np.testing.assert_array_equal(y[0], expected[1][0])
+    np.testing.assert_array_equal(weight[0], expected[2][0])
+    assert y.shape == (3, LENGTH) and (weight[1:] == 0).all()
+    assert len(ConversationDataset(records(7), preprocessor, 3, drop_remainder=True)) == 2
+    with pytest.raises(IndexError):
+        plain[3]
+
+
+def test_dataset_order_is_a_function_of_seed_and_epoch(preprocessor):
+    def tokens(dataset):
+        return np.concatenate([dataset[i][0]["token_ids"] for i in range(len(dataset))])
+
+    first = ConversationDataset(records(8), preprocessor, batch_size=4, seed=1)
+    second = ConversationDataset(records(8), preprocessor, batch_size=4, seed=1)
+    before = tokens(first)
+    np.testing.assert_array_equal(before, tokens(second))
+    first.on_epoch_end()
+    after = tokens(first)
+    assert (after != before).any()
+    assert sorted(after.tolist()) == sorted(before.tolist())
+    resumed = ConversationDataset(records(8), preprocessor, batch_size=4, seed=1, epoch=1)
+    np.testing.assert_array_equal(after, tokens(resumed))
+    other = ConversationDataset(records(8), preprocessor, batch_size=4, seed=2)
+    assert (tokens(other) != before).any()
+
+
+def test_dataset_length_buckets(preprocessor):
+    short = len(preprocessor.encode(records(1), learn=True)[0].token_ids)
+    buckets = (short - 1, LENGTH)
+    dataset = ConversationDataset(
+        records(3), preprocessor, batch_size=1, shuffle=False, length_buckets=buckets
+    )
+    assert [dataset[i][1].shape[1] for i in range(3)] == [short - 1, LENGTH, LENGTH]
+    assert (dataset[0][0]["vision_indices"] < short - 1).all()
+    with pytest.raises(ValueError, match="exceed"):
+        ConversationDataset(records(3), preprocessor, length_buckets=(LENGTH + 1,))
+
+
+def test_dataset_names_the_bad_record(preprocessor):
+    bad = [*records(1), {"prompts": "?", "responses": "x", "images": "absent.png"}]
+    dataset = ConversationDataset(bad, preprocessor, batch_size=2, shuffle=False)
+    with pytest.raises(ImageError, match="record 1: .*absent.png"):
+        dataset[0]
+    with pytest.raises(PromptError, match="no batch"):
+        ConversationDataset([], preprocessor)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_dataset_is_the_same_with_any_number_of_threads(preprocessor, workers):
+    plain = ConversationDataset(records(9), preprocessor, batch_size=2, workers=0)
+    threads = ConversationDataset(
+        records(9), preprocessor, batch_size=2, workers=workers, max_queue_size=2
+    )
+    for _ in range(2):
+        for i in [0, 1, 2, 3, 4, 2, 0]:
+            for mine, theirs in zip(threads[i], plain[i], strict=True):
+                keras.tree.map_structure(np.testing.assert_array_equal, mine, theirs)
+        plain.on_epoch_end()
+        threads.on_epoch_end()
+
+
+def tiny_model(preprocessor):
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((None,), dtype="int32", name="token_ids")
+    images = keras.Input((None, 8, 8, 3), name="images")
+    hidden = keras.layers.Embedding(preprocessor.tokenizer.vocabulary_size(), 8)(ids)
+    hidden = hidden + keras.ops.mean(images, axis=(1, 2, 3, 4), keepdims=True)[:, :, 0, 0]
+    logits = keras.layers.Dense(preprocessor.tokenizer.vocabulary_size())(hidden)
+    model = keras.Model({"token_ids": ids, "images": images}, logits)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer="adam", loss=loss)
+    return model
+
+
+class TwoInputs(ConversationDataset):
+    """What `tiny_model` reads, and nothing else."""
+
+    def __getitem__(self, index):
+        x, y, weight = super().__getitem__(index)
+        return {key: x[key] for key in ("token_ids", "images")}, y, weight
+
+
+def test_dataset_feeds_fit_and_a_resumed_run_continues_its_order(preprocessor):
+    def run(model, dataset, **options):
+        seen = []
+        note = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: seen.append(dataset.epoch))
+        history = model.fit(dataset, shuffle=False, verbose=0, callbacks=[note], **options)
+        return seen, history.history["loss"]
+
+    model = tiny_model(preprocessor)
+    whole, losses = run(model, TwoInputs(records(5), preprocessor, batch_size=2), epochs=3)
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    assert len(set(whole)) == 3
+    resumed = TwoInputs(records(5), preprocessor, batch_size=2, epoch=2)
+    assert run(model, resumed, initial_epoch=2, epochs=3)[0] == whole[2:]
+    fresh = TwoInputs(records(5), preprocessor, batch_size=2, epoch=2)
+    assert run(tiny_model(preprocessor), fresh, initial_epoch=2, epochs=3)[0] == whole[2:]

@@ -1,0 +1,65 @@
+"""The runner of the suite: what it counts, and that it cannot mistake a crash for a pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools import run_suite
+
+REPORT = """<testsuites>
+<testsuite name="pytest" tests="{tests}" failures="1" errors="2" skipped="3">
+</testsuite></testsuites>"""
+
+
+def test_counts_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.xml"
+    path.write_text(REPORT.format(tests=10))
+    assert run_suite.count(path) == {"passed": 4, "failed": 3, "skipped": 3}
+
+
+def test_a_missing_report_is_a_failure(tmp_path: Path) -> None:
+    assert run_suite.count(tmp_path / "none.xml")["failed"] == 1
+
+
+def test_cores_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_suite.os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert run_suite.suite_environment("jax", 2)["OMP_NUM_THREADS"] == "4"
+    assert run_suite.suite_environment("jax", 0)["OMP_NUM_THREADS"] == "8"
+    assert run_suite.suite_environment("jax", 16)["OMP_NUM_THREADS"] == "1"
+    assert run_suite.suite_environment("torch", 2)["KERAS_BACKEND"] == "torch"
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, results: dict[str, dict[str, int]]) -> None:
+    monkeypatch.setattr(run_suite, "run_backend", lambda backend, *_: results[backend])
+
+
+@pytest.mark.parametrize(
+    ("jax", "torch", "status"),
+    [((3, 0), (3, 0), 0), ((3, 0), (2, 1), 1), ((0, 0), (0, 0), 1)],
+)
+def test_total_and_exit_code(
+    jax: tuple[int, int],
+    torch: tuple[int, int],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ("passed", "failed", "skipped")
+    results = {
+        "jax": dict(zip(names, (*jax, 1), strict=True)),
+        "torch": dict(zip(names, (*torch, 1), strict=True)),
+    }
+    pretend(monkeypatch, results)
+    assert run_suite.main(["--backends", "jax", "torch"]) == status
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"total: {jax[0] + torch[0]} passed, {jax[1] + torch[1]} failed, 2 skipped"
+
+
+def test_a_crash_of_pytest_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_suite.subprocess, "call", lambda *_, **__: 3)
+    counted = {"passed": 5, "failed": 0, "skipped": 0}
+    monkeypatch.setattr(run_suite, "count", lambda _: dict(counted))
+    assert run_suite.run_backend("jax", 0, False, [])["failed"] == 1

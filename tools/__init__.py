@@ -1,0 +1,1 @@
+"""Programs for maintainers: train the shipped model, compare, refresh tables."""

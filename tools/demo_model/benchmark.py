@@ -1,0 +1,211 @@
+"""Writes the evaluation sets: pictures, questions, answers, question-only baselines.
+
+`python -m tools.demo_model.benchmark --work DIR --clothing TAR --out DIR` makes one folder a set,
+with `records.jsonl` and pictures. A line holds `image` (a file name), `question`, `answer`, `type`
+and `baseline_question_only`: the answer that a model would give that never sees the picture, which
+is the most frequent training answer to exactly this question, else to questions of its type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tools.demo_model import clothing, naming, words
+from tools.demo_model.easy_vqa import question_type, resized
+from tools.demo_model.emoji_labels import UNSEEN_ARTISTS
+from tools.demo_model.records import DemoData
+from tools.demo_model.scene_questions import OPEN_TYPES
+
+SETS = ("easy_vqa", "scenes", "scenes_captions", *UNSEEN_ARTISTS, "clothing", "words")
+SEED = 2024
+TRAINING_SEED = 7
+MIN_SUPPORT = 5
+Item = tuple[np.ndarray | Image.Image, list[tuple[str, str, str]]]
+
+
+@dataclass
+class QuestionOnly:
+    """The most frequent training answer by question, by type, and over all.
+
+    Example:
+        >>> guess = QuestionOnly.learn([("colour", "what color is it?", "red")] * 5)
+        >>> guess("colour", "what color is the sky?")
+        'red'
+    """
+
+    by_question: dict[str, Counter[str]]
+    by_type: dict[str, Counter[str]]
+    over_all: Counter[str]
+
+    @classmethod
+    def learn(cls, turns: Iterable[tuple[str, str, str]]) -> QuestionOnly:
+        """Counts (type, question, answer) triples."""
+        by_question: dict[str, Counter[str]] = defaultdict(Counter)
+        by_type: dict[str, Counter[str]] = defaultdict(Counter)
+        for kind, question, answer in turns:
+            by_question[question][answer] += 1
+            by_type[kind][answer] += 1
+        over_all = sum(by_type.values(), Counter())
+        return cls(dict(by_question), dict(by_type), over_all)
+
+    def __call__(self, kind: str, question: str) -> str:
+        """Guesses an answer; of two things offered in the question, the first."""
+        offered = re.fullmatch(r"which is \w+, the (.+) or the .+\?", question)
+        if offered:
+            return offered.group(1)
+        counts = self.by_question.get(question, Counter())
+        if counts.total() < MIN_SUPPORT:
+            counts = self.by_type.get(kind, self.over_all)
+        return counts.most_common(1)[0][0]
+
+
+def training_turns(data: DemoData, kind: str, count: int) -> Iterator[tuple[str, str, str]]:
+    """Yields the questions and answers of training records; of easy-VQA all there are."""
+    if kind == "easy_vqa":
+        for pairs in data.source("easy_vqa", "train").questions:
+            yield from ((question_type(pair), *pair) for pair in pairs)
+        return
+    for index in range(count):
+        yield from data.typed_record(kind, "train", index, TRAINING_SEED)[1]
+
+
+def easy_vqa_items(data: DemoData) -> Iterator[Item]:
+    """Yields the public test split: 1 000 pictures, 9 673 questions."""
+    source = data.source("easy_vqa", "test")
+    for image, pairs in zip(source.images, source.questions, strict=True):
+        yield resized(image, data.size), [(question_type(pair), *pair) for pair in pairs]
+
+
+def scene_items(data: DemoData, count: int, captions: bool) -> Iterator[Item]:
+    """Yields scenes with a held-out combination: their closed questions, or captions and lists."""
+    index, made = (0, 0) if not captions else (10_000_000, 0)
+    while made < count:
+        image, turns = data.typed_record("scenes", "test", index, SEED)
+        kept = [turn for turn in turns if (turn[0] in OPEN_TYPES) == captions]
+        index += 1
+        if kept:
+            made += 1
+            yield image, kept
+
+
+def naming_items(data: DemoData, artist: str) -> Iterator[Item]:
+    """Yields all 650 drawings of an unseen artist on white."""
+    row = UNSEEN_ARTISTS.index(artist)
+    for label in data.unseen.labels:
+        image = naming.draw_plain(data.unseen, row, label.index, data.size)
+        yield image, [("name", naming.NAME_QUESTIONS[0], label.name)]
+
+
+def clothing_items(tar: Path) -> Iterator[Item]:
+    """Yields the 341 validation photos, whole and at their own size."""
+    for label, picture in clothing.read_photos(tar, "test"):
+        yield picture, [("name", clothing.NAME_QUESTIONS[0], clothing.CLASSES[label])]
+
+
+def word_items(data: DemoData, count: int) -> Iterator[Item]:
+    """Yields pictures of held-out words, each word once before any comes again."""
+    held = data.source("words", "test")
+    order = np.random.default_rng(SEED).permutation(len(held))
+    for i in range(count):
+        word = held[int(order[i % len(held)])]
+        image = words.draw_word(np.random.default_rng((SEED, i)), word, data.size)
+        shown = word.upper() if data.upper_words else word
+        yield image, [("read", words.READ_QUESTIONS[0], shown)]
+
+
+def write_set(folder: Path, items: Iterable[Item], guess: QuestionOnly) -> tuple[int, int, float]:
+    """Writes one set, complete or not at all.
+
+    Returns:
+        The numbers of pictures and questions, and the share that the question-only guess hits.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    lines: list[dict[str, str]] = []
+    number = 0
+    for number, (image, turns) in enumerate(items, 1):
+        name = f"{number:04d}.png"
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        picture.save(partial / name)
+        lines += [_line(name, turn, guess) for turn in turns]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (partial / "records.jsonl").write_text(text, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    hits = sum(line["answer"] == line["baseline_question_only"] for line in lines)
+    return number, len(lines), hits / len(lines)
+
+
+def _line(name: str, turn: tuple[str, str, str], guess: QuestionOnly) -> dict[str, str]:
+    kind, question, answer = turn
+    line = {"image": name, "question": question, "answer": answer, "type": kind}
+    return {**line, "baseline_question_only": guess(kind, question)}
+
+
+def build(data: DemoData, out: Path, names: Iterable[str] = SETS, support: int = 20_000) -> None:
+    """Writes the evaluation sets and prints their sizes.
+
+    Args:
+        data: the recipe's data.
+        out: the folder to write to.
+        names: which sets.
+        support: how many training records a question-only guess is learnt from.
+
+    Raises:
+        ValueError: on an unknown set, or clothing without its tar.
+    """
+    guesses: dict[str, QuestionOnly] = {}
+    for name in names:
+        if name not in SETS:
+            raise ValueError(f"set {name!r} is unknown, expected some of {SETS}")
+        kind = "emoji" if name in UNSEEN_ARTISTS else name.split("_captions")[0]
+        if kind not in guesses:
+            guesses[kind] = QuestionOnly.learn(training_turns(data, kind, support))
+        pictures, questions, share = write_set(out / name, _items(data, name), guesses[kind])
+        print(f"{name:16s} {pictures:5d} pictures {questions:6d} questions", end="  ")
+        print(f"question only {100 * share:5.1f} %")
+
+
+def _items(data: DemoData, name: str) -> Iterator[Item]:
+    if name == "easy_vqa":
+        return easy_vqa_items(data)
+    if name.startswith("scenes"):
+        captions = name.endswith("captions")
+        return scene_items(data, 300 if captions else 1000, captions)
+    if name in UNSEEN_ARTISTS:
+        return naming_items(data, name)
+    if name == "words":
+        return word_items(data, 500)
+    if data.clothing_tar is None:
+        raise ValueError("the clothing set needs the photos: give the tar by --clothing")
+    return clothing_items(data.clothing_tar)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="the work folder")
+    parser.add_argument("--clothing", type=Path, help="the tar of clothing photos")
+    parser.add_argument("--out", type=Path, required=True, help="where the sets go")
+    parser.add_argument("--size", type=int, default=64, help="side of the drawn pictures")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
+    parser.add_argument("--upper-words", action="store_true", help="words in capitals in answers")
+    options = parser.parse_args(arguments)
+    upper = options.upper_words
+    data = DemoData(options.work, options.clothing, options.size, upper_words=upper)
+    build(data, options.out, options.sets)
+
+
+if __name__ == "__main__":
+    main()

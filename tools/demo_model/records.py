@@ -1,0 +1,271 @@
+"""Training records and labelled pictures of all kinds, each a pure function of its number.
+
+Usage:
+    data = DemoData(work, clothing=tar, size=64)
+    record = data.make_record("scenes", "train", index=7, seed=0)
+    image, targets = data.make_labelled(data.kind_at(7, seed=0), "train", 7, seed=0)
+
+`python -m tools.demo_model.records --work DIR --clothing TAR` measures pictures a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.demo_model import clothing, easy_vqa, naming, words
+from tools.demo_model.emoji import SpriteBank, training_bank
+from tools.demo_model.emoji_labels import NUM_LABELS, UNSEEN_ARTISTS
+from tools.demo_model.pretrain_labels import (
+    IGNORED,
+    NOTHING,
+    NUM_CELL_CLASSES,
+    empty_targets,
+    make_targets,
+)
+from tools.demo_model.scene_questions import scene_turns
+from tools.demo_model.scenes import SceneMaker, Thing
+from tools.demo_model.splits import split_id
+
+__all__ = [
+    "IGNORED",
+    "KINDS",
+    "MIX",
+    "NOTHING",
+    "NUM_CELL_CLASSES",
+    "DemoData",
+    "Sample",
+    "empty_targets",
+    "measure",
+]
+KINDS = ("scenes", "emoji", "words", "easy_vqa", "clothing")
+MIX = {"scenes": 0.35, "emoji": 0.30, "words": 0.10, "easy_vqa": 0.10, "clothing": 0.15}
+Turns = list[tuple[str, str, str]]
+
+
+@dataclass
+class Sample:
+    """A picture and what is known about it, before questions are asked."""
+
+    image: np.ndarray
+    fact: Any
+
+
+class DemoData:
+    """All pictures and questions of the recipe.
+
+    Args:
+        work: the work folder with `raw/` and `cache/`; None leaves shape scenes and built-in words.
+        clothing_tar: the tar of clothing photos; not needed once it is cached.
+        size: side of the pictures in pixels.
+        mix: share of each kind for `kind_at`; need not sum to one.
+        upper_words: answer the reading questions in capitals.
+    """
+
+    def __init__(
+        self,
+        work: Path | str | None,
+        clothing_tar: Path | str | None = None,
+        size: int = 64,
+        mix: Mapping[str, float] = MIX,
+        upper_words: bool = False,
+    ) -> None:
+        self.work = None if work is None else Path(work)
+        self.clothing_tar = None if clothing_tar is None else Path(clothing_tar)
+        self.size = size
+        unknown = set(mix) - set(KINDS)
+        if unknown:
+            raise ValueError(f"kinds {sorted(unknown)} are unknown, expected some of {KINDS}")
+        self.mix = dict(mix)
+        self.upper_words = upper_words
+        self._loaded: dict[tuple[str, str], Any] = {}
+
+    @cached_property
+    def bank(self) -> SpriteBank:
+        """The drawings of the training artists."""
+        return training_bank(self._folder())
+
+    @cached_property
+    def unseen(self) -> SpriteBank:
+        """The drawings of the unseen artists, for tests alone."""
+        return SpriteBank(self._folder(), UNSEEN_ARTISTS)
+
+    @cached_property
+    def scenes(self) -> SceneMaker:
+        """The maker of scenes."""
+        return SceneMaker(None if self.work is None else self.bank, self.size)
+
+    def _folder(self) -> Path:
+        if self.work is None:
+            raise ValueError("this kind of picture needs the raw downloads: give a work folder")
+        return self.work
+
+    def source(self, kind: str, split: str) -> Any:
+        """Returns words, easy-VQA or clothing photos of a split, loaded once."""
+        if (kind, split) not in self._loaded:
+            if kind == "words":
+                value: Any = words.split_words(words.lexicon(self.work), split)
+            elif kind == "easy_vqa":
+                value = easy_vqa.load_easy_vqa(self._folder(), split)
+            else:
+                value = clothing.load_clothing(self._folder(), self.clothing_tar, split)
+            self._loaded[kind, split] = value
+        return self._loaded[kind, split]
+
+    def load(self, kinds: tuple[str, ...] = KINDS, split: str = "train") -> None:
+        """Loads everything now, so that forked workers share it."""
+        for kind in kinds:
+            if kind in ("scenes", "emoji"):
+                _ = self.scenes.bank
+            else:
+                self.source(kind, split)
+
+    def kind_at(self, index: int, seed: int) -> str:
+        """Returns the kind of the index-th picture of the mix."""
+        rng = np.random.default_rng((seed, 99, index))
+        shares = np.array([self.mix.get(kind, 0.0) for kind in KINDS])
+        return KINDS[int(rng.choice(len(KINDS), p=shares / shares.sum()))]
+
+    def _rng(self, kind: str, split: str, index: int, seed: int) -> np.random.Generator:
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is unknown, expected one of {KINDS}")
+        return np.random.default_rng((seed, KINDS.index(kind), split_id(split), index))
+
+    def sample(self, kind: str, split: str, index: int, rng: np.random.Generator) -> Sample:
+        """Draws one picture.
+
+        In the test split of emoji, easy-VQA and clothing, `index` counts through all there is:
+        emoji 0 to 649 are EmojiOne's, 650 to 1299 OpenMoji's.
+        """
+        if kind == "scenes":
+            scene = self.scenes.make(rng, split)
+            return Sample(scene.image, scene)
+        if kind == "words":
+            made = words.make_word(rng, self.source(kind, split), split, self.size)
+            return Sample(made.image, made.word)
+        if kind == "emoji":
+            return self._emoji(split, index, rng)
+        if kind == "easy_vqa":
+            return self._easy_vqa(split, index, rng)
+        photos = self.source(kind, split)
+        train = split == "train"
+        number = int(rng.integers(len(photos.classes))) if train else index % len(photos.classes)
+        image = clothing.draw_photo(rng, photos, number, self.size, train)
+        return Sample(image, int(photos.classes[number]))
+
+    def _emoji(self, split: str, index: int, rng: np.random.Generator) -> Sample:
+        if split == "test":
+            artist, number = divmod(index % (2 * NUM_LABELS), NUM_LABELS)
+            image = naming.draw_plain(self.unseen, artist, number, self.size)
+            return Sample(image, self.unseen.labels[number])
+        label = self.bank.labels[int(rng.integers(NUM_LABELS))]
+        return Sample(naming.draw_train(rng, self.bank, label, self.size), label)
+
+    def _easy_vqa(self, split: str, index: int, rng: np.random.Generator) -> Sample:
+        source = self.source("easy_vqa", split)
+        if split == "test":
+            number = index % len(source.images)
+            x, y = (float(value) for value in source.centres[number])
+            return Sample(easy_vqa.resized(source.images[number], self.size), (number, x, y))
+        number = int(rng.integers(len(source.images)))
+        image, (x, y) = easy_vqa.change(
+            rng, source.images[number], source.centres[number], self.size
+        )
+        return Sample(image, (number, x, y))
+
+    def typed_record(
+        self, kind: str, split: str, index: int, seed: int
+    ) -> tuple[np.ndarray, Turns]:
+        """Returns the picture and its (type, question, answer) turns."""
+        rng = self._rng(kind, split, index, seed)
+        sample = self.sample(kind, split, index, rng)
+        return sample.image, self._turns(kind, split, sample, rng)
+
+    def _turns(self, kind: str, split: str, sample: Sample, rng: np.random.Generator) -> Turns:
+        if kind == "scenes":
+            return scene_turns(rng, sample.fact, int(rng.integers(2, 5)))
+        if kind == "words":
+            return words.word_turns(rng, sample.fact, int(rng.integers(1, 4)), self.upper_words)
+        if kind == "emoji":
+            labels = self.bank.labels if split == "train" else self.unseen.labels
+            return naming.naming_turns(rng, sample.fact, labels, int(rng.integers(2, 4)))
+        if kind == "clothing":
+            return clothing.clothing_turns(rng, sample.fact, int(rng.integers(1, 4)))
+        source, number = self.source(kind, split), sample.fact[0]
+        told = (source.shapes[number], source.colours[number])
+        return easy_vqa.easy_vqa_turns(rng, source.questions[number], told, 6)
+
+    def make_record(self, kind: str, split: str, index: int, seed: int) -> dict[str, Any]:
+        """Makes a conversation record; the same arguments always make the same record.
+
+        Returns:
+            `image` uint8[size, size, 3], `messages` (user and assistant in turn), `group` = kind.
+
+        Raises:
+            ValueError: on an unknown kind or split.
+        """
+        image, turns = self.typed_record(kind, split, index, seed)
+        messages = []
+        for _, question, answer in turns:
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": answer})
+        return {"image": image, "messages": messages, "group": kind}
+
+    def make_labelled(
+        self, kind: str, split: str, index: int, seed: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Makes a picture with targets for supervised pretraining of the encoder.
+
+        Returns:
+            uint8[size, size, 3] and int32 targets, -1 where nothing is to be learnt: `name` []
+            (0 to 649), `cells` [4, 4] (emoji, then shapes, then NOTHING), `colour` [4, 4]
+            (index in COLOUR_NAMES), `word` [6] (0 blank, 1 to 26), `clothing` [] (0 to 9).
+        """
+        rng = self._rng(kind, split, index, seed)
+        sample = self.sample(kind, split, index, rng)
+        things = self._shape(split, sample.fact) if kind == "easy_vqa" else ()
+        targets = make_targets(kind, sample.fact, self.scenes.label_ids, things)
+        return sample.image, targets
+
+    def _shape(self, split: str, fact: tuple[int, float, float]) -> tuple[Thing, ...]:
+        number, x, y = fact
+        source = self.source("easy_vqa", split)
+        shape = source.shapes[number]
+        return () if shape is None else (Thing(shape, source.colours[number], x, y, 0.3),)
+
+
+def measure(data: DemoData, count: int = 400) -> dict[str, float]:
+    """Returns pictures a second of each kind on one core, and of the mix."""
+    rates = {}
+    for kind in data.mix:
+        data.make_record(kind, "train", 0, 1)
+        start = time.perf_counter()
+        for index in range(count):
+            data.make_record(kind, "train", index, 0)
+        rates[kind] = count / (time.perf_counter() - start)
+    total = sum(data.mix.values())
+    rates["mix"] = 1 / sum(share / total / rates[kind] for kind, share in data.mix.items())
+    return rates
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--work", type=Path, required=True, help="the work folder")
+    parser.add_argument("--clothing", type=Path, help="the tar of clothing photos")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures")
+    options = parser.parse_args(arguments)
+    data = DemoData(options.work, options.clothing, options.size)
+    for kind, rate in measure(data).items():
+        print(f"{kind:10s} {rate:8.0f} pictures/s on one core")
+
+
+if __name__ == "__main__":
+    main()

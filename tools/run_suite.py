@@ -1,0 +1,96 @@
+"""Runs the suite once on each backend, in a process of its own, and prints one total.
+
+Example:
+    python tools/run_suite.py --backends jax torch -- tests/layers -k depthwise
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKENDS = ("tensorflow", "jax", "torch")
+NO_TESTS_COLLECTED = 5
+
+
+def suite_environment(backend: str, workers: int) -> dict[str, str]:
+    """The variables of one run: its backend, and as many threads as its share of the cores."""
+    threads = str(max(1, (os.cpu_count() or 1) // max(1, workers)))
+    environment = dict(os.environ, KERAS_BACKEND=backend, TF_CPP_MIN_LOG_LEVEL="2")
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        environment.setdefault(name, threads)
+    environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    return environment
+
+
+def count(report: Path) -> dict[str, int]:
+    """Passed, failed and skipped of one JUnit report; a missing report counts as a failure."""
+    if not report.exists():
+        return {"passed": 0, "failed": 1, "skipped": 0}
+    total = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        for key in total:
+            total[key] += int(suite.get(key, "0"))
+    failed = total["failures"] + total["errors"]
+    passed = total["tests"] - failed - total["skipped"]
+    return {"passed": passed, "failed": failed, "skipped": total["skipped"]}
+
+
+def run_backend(backend: str, workers: int, full: bool, extra: list[str]) -> dict[str, int]:
+    """Runs pytest on one backend.
+
+    Args:
+        backend: name for KERAS_BACKEND.
+        workers: processes of pytest-xdist; 0 runs in one process.
+        full: also the tests marked `full`.
+        extra: arguments passed on to pytest.
+
+    Returns:
+        The numbers of passed, failed and skipped tests; a crash of pytest counts as a failure.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
+        command += ["-n", str(workers), "--dist", "loadfile"] if workers else []
+        command += ["--run-full"] if full else []
+        environment = suite_environment(backend, workers)
+        status = subprocess.call(command + extra, cwd=ROOT, env=environment)
+        result = count(report)
+    if status not in (0, NO_TESTS_COLLECTED) and result["failed"] == 0:
+        result["failed"] = 1
+    return result
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; what follows `--` goes to pytest."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--full", action="store_true", help="also the slow tests")
+    parser.add_argument("extra", nargs="*", help="arguments for pytest, after --")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the suite on each backend in turn; 0 if nothing failed and something passed."""
+    options = parse(argv)
+    total = {"passed": 0, "failed": 0, "skipped": 0}
+    for backend in options.backends:
+        print(f"== {backend}", flush=True)
+        start = time.monotonic()
+        result = run_backend(backend, options.workers, options.full, options.extra)
+        print(f"== {backend}: {result} in {time.monotonic() - start:.0f} s", flush=True)
+        total = {key: total[key] + result[key] for key in total}
+    print(f"total: {total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    return 0 if total["failed"] == 0 and total["passed"] > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
