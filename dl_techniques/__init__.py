@@ -53,6 +53,8 @@ def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'dl_techniques' has no attribute {name!r}")
     try:
+        # A saved vision-language model names the class of its encoder, so that must be known too.
+        importlib.import_module(_EXPORTS["FastVLM"])
         value = getattr(importlib.import_module(_EXPORTS[name]), name)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]

@@ -7,7 +7,7 @@ import argparse
 from dl_techniques.cli.answering import answer_all
 from dl_techniques.cli.options import add_model_options, add_sampling_options
 
-QUESTION = "Describe the picture."
+QUESTION = "describe the picture."
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -9,6 +9,7 @@ import keras
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import DepthwiseConv
 from dl_techniques.layers.fusion import Array, as_float64
+from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 
@@ -113,7 +114,7 @@ class ConvFFN(SwitchableLayer):
 
 
 def _dense_init() -> dict[str, Any]:
-    return {"kernel_initializer": keras.initializers.TruncatedNormal(stddev=0.02)}
+    return {"kernel_initializer": HostTruncatedNormal()}
 
 
 def scale_dense_outputs(dense: Any, scale: Array) -> tuple[Array, Array]:

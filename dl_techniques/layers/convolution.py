@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.shifted_convolution import prefers_shifts, shifted_depthwise_conv
 
 Shape = tuple[int | None, ...]
@@ -67,7 +68,7 @@ class Conv(keras.layers.Conv2D):
         self, filters: int, kernel_size: int, strides: int = 1, use_bias: bool = True, **kwargs: Any
     ) -> None:
         kwargs.update(padding="valid", data_format="channels_last")
-        kwargs.setdefault("kernel_initializer", keras.initializers.TruncatedNormal(stddev=0.02))
+        kwargs.setdefault("kernel_initializer", HostTruncatedNormal())
         super().__init__(filters, _check_kernel(kernel_size), strides, use_bias=use_bias, **kwargs)
 
     def call(self, inputs: Any) -> Any:
@@ -118,7 +119,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         **kwargs: Any,
     ) -> None:
         kwargs.update(padding="valid", data_format="channels_last")
-        kwargs.setdefault("depthwise_initializer", keras.initializers.TruncatedNormal(stddev=0.02))
+        kwargs.setdefault("depthwise_initializer", HostTruncatedNormal())
         super().__init__(
             _check_kernel(kernel_size),
             strides,

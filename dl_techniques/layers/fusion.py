@@ -24,7 +24,7 @@ class Linear(NamedTuple):
     kernel: Array
     bias: Array
 
-    def __add__(self, other: object) -> Linear:  # type: ignore[override]
+    def __add__(self, other: object) -> Linear:
         """Sum of two parallel branches of equal kernel size."""
         if not isinstance(other, Linear):
             return NotImplemented

@@ -1,4 +1,4 @@
-"""MobileOne block: parallel convolution, scale and identity branches that become one convolution."""
+"""MobileOne block: parallel branches that become one convolution."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def convolution(
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
 class MobileOneBlock(SwitchableLayer):
-    """Parallel branches, summed, then SE, then activation: float[B,H,W,C] -> float[B,H',W',filters].
+    """Parallel branches, SE, activation: float[B, H, W, C] -> float[B, H', W', filters].
 
     Branches in training form: `num_conv_branches` k x k convolutions with BatchNorm; a 1x1
     convolution with BatchNorm (if k > 1); a BatchNorm alone (if shapes allow it). In inference

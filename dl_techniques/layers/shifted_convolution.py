@@ -93,7 +93,7 @@ def _differentiable(jax: Any) -> Callable[..., Any]:
 
 
 def _input_gradient(padded: Any, kernel: Any, upstream: Any, stride: int) -> Any:
-    """Gradient of the padded map: the upstream, spread by the stride, against the flipped kernel."""
+    """Gradient of the padded map: the upstream, spread by the stride, times the flipped kernel."""
     size, _, channels, multiplier = kernel.shape
     height, width = padded.shape[1:3]
     spread = _spread(upstream, stride, height - size + 1, width - size + 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -32,7 +34,7 @@ def test_describe_streams_what_generate_says(
 
     out, err = fastvlm(capsys, "describe", picture, "--preset", tiny_preset, *SHORT)
     model = FastVLMCausalLM.from_preset(tiny_preset)
-    inputs = {"prompts": "Describe the picture.", "images": [picture]}
+    inputs = {"prompts": "describe the picture.", "images": [picture]}
     assert out == model.generate(inputs, max_new_tokens=6) + "\n"
     assert "first token" in err and "tokens/s" in err and "after the start" in err
 
@@ -58,7 +60,7 @@ def test_describe_names_each_of_several_pictures(
 
 
 def ask(capsys: pytest.CaptureFixture[str], preset: str, picture: str, *options: str) -> str:
-    arguments = ("--preset", preset, "--json", *options)
+    arguments = ("--preset", preset, "--json", *SHORT, *options)
     out, _ = fastvlm(capsys, "ask", picture, "What is in the picture?", *arguments)
     text: str = json.loads(out)["text"]
     return text
@@ -69,7 +71,7 @@ def test_seeded_sampling_repeats_itself(
 ) -> None:
     draws = [
         ask(capsys, tiny_preset, picture, "--temperature", "3", "--seed", seed)
-        for seed in ("1", "1", "2", "3", "4")
+        for seed in ("1", "1", "2")
     ]
     assert draws[0] == draws[1]
     assert len(set(draws)) > 1
@@ -157,6 +159,18 @@ def test_evaluate_refuses_before_it_works(
     assert "does not exist" in capsys.readouterr().err
     assert main.main([*data, str(tmp_path / "empty")]) == 2
     assert "records.jsonl" in capsys.readouterr().err
+
+
+def test_a_process_that_has_built_nothing(
+    tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the preset names must be found by a process that never imported it."""
+    arguments = ["describe", picture, "--preset", tiny_preset, *SHORT]
+    command = [sys.executable, "-m", "dl_techniques", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == fastvlm(capsys, *arguments)[0]
+    assert "first token" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["describe", "ask"])

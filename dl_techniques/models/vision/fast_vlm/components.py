@@ -12,6 +12,7 @@ from keras import ops
 from dl_techniques.errors import FusionError
 from dl_techniques.layers.conv_ffn import scale_dense_outputs
 from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine, relative_change
+from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.layer_scale import LayerScale
 from dl_techniques.layers.mobile_one_block import batch_norm
 from dl_techniques.layers.positional_encoding import ConditionalPositionalEncoding
@@ -64,7 +65,7 @@ class Attention(keras.layers.Layer):
                 f"{self.name}: {channels} channels cannot be split into {self.num_heads} heads; "
                 "choose num_heads that divides them"
             )
-        init = keras.initializers.TruncatedNormal(stddev=0.02)
+        init = HostTruncatedNormal()
         self.qkv = keras.layers.Dense(
             3 * channels, use_bias=self.use_qkv_bias, kernel_initializer=init, name="qkv",
             dtype=self.dtype_policy,

@@ -146,7 +146,8 @@ class FastVLMConfig:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
                 raise VariantError(f"{source}: unknown key {key!r}{hint}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: _frozen(v) for k, v in values.items()}
+        return cls(**fields)
 
     @classmethod
     def from_variant(cls, name: str) -> FastVLMConfig:
@@ -161,6 +162,10 @@ class FastVLMConfig:
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise VariantError(f"unknown variant {name!r}: {hint}known: {', '.join(variants)}")
         return variants[name]
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @functools.cache

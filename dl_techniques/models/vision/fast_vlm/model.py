@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import keras
 
 from dl_techniques.errors import FusionError, VariantError
+from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.large_kernel_conv import PatchEmbedding
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
@@ -207,6 +208,12 @@ class FastVLM(Reparameterizable, keras.Model):
         super().compile(*args, **kwargs)
         self._compiled_form = self.form_state()
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as a saved model was; Keras asks for this where `compile` is overridden."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def make_train_function(self, force: bool = False) -> Any:
         """Builds the training function.
 
@@ -348,7 +355,13 @@ def _head(config: FastVLMConfig, activation: str | None, policy: Any) -> list[An
     if config.num_classes:
         layers.append(keras.layers.Dropout(config.dropout_rate, name="head_dropout", dtype=policy))
         layers.append(
-            keras.layers.Dense(config.num_classes, activation=activation, name="head", dtype=policy)
+            keras.layers.Dense(
+                config.num_classes,
+                activation=activation,
+                kernel_initializer=HostTruncatedNormal(),
+                name="head",
+                dtype=policy,
+            )
         )
     return layers
 

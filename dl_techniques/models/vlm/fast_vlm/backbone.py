@@ -69,9 +69,7 @@ class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
         self.vision_encoder = vision_encoder
         self.text_backbone = text_backbone
         self.token_embedding = text_backbone.token_embedding
-        self.projector = Projector(
-            decoder.hidden_dim, projector_dim, dtype=dtype, name="projector"
-        )
+        self.projector = Projector(decoder.hidden_dim, projector_dim, dtype=dtype, name="projector")
         self.image_embedding = ImageEmbedding(
             vision_encoder, self.projector, dtype=dtype, name="image_embedding"
         )
@@ -126,7 +124,8 @@ class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
         """
         config = dict(config)
         dtype = config.get("dtype")
-        override = None if isinstance(dtype, (dict, type(None))) else keras.dtype_policies.get(dtype)
+        saved = dtype is None or isinstance(dtype, dict)
+        override = None if saved else keras.dtype_policies.get(dtype)
         for part in ("vision_encoder", "text_backbone"):
             if not isinstance(config[part], dict):
                 continue
@@ -152,4 +151,3 @@ def _with_dtype(config: Any, policy: dict[str, Any]) -> Any:
     if config.get("class_name") == "DTypePolicy":
         return policy
     return {key: _with_dtype(value, policy) for key, value in config.items()}
-

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_hub
-from keras_hub.src.utils.pipeline_model import PipelineModel
 
-from dl_techniques.data.dataset import ConversationDataset
-from dl_techniques.errors import PromptError
+from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
 from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin, store_weights_as
-from dl_techniques.models.vlm.fast_vlm.records import to_records
+from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class FastVLMCausalLM(PresetMixin, GenerationMixin, keras_hub.models.CausalLM):
+class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.models.CausalLM):
     """Pictures and a question in, an answer out.
 
     A KerasHub `CausalLM`: `compile(sampler=...)`, `generate`, `fit`, `backbone.enable_lora`,
@@ -92,61 +90,25 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, keras_hub.models.CausalLM):
         super().compile(
             optimizer, loss, weighted_metrics=weighted_metrics, sampler=sampler, **kwargs
         )
+        self._compiled_form = self._encoder_form()
 
-    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
-        """Trains on conversations.
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Arguments of `compile`; a sampler that is not KerasHub's own is left out."""
+        config: dict[str, Any] | None = super().get_compile_config()
+        if config is not None and type(self.sampler).__module__.startswith("keras_hub."):
+            config = {**config, "sampler": keras_hub.samplers.serialize(self.sampler)}
+        return config
 
-        Args:
-            x: Prompts with `responses`, or conversations, in any form the preprocessor takes; a
-                `keras.utils.PyDataset` of ready batches (`ConversationDataset`); without a
-                preprocessor, arrays.
-            y: Only for arrays.
-            **kwargs: Of `keras.Model.fit`.
-        """
-        x, kwargs = self._training_data(x, y, kwargs)
-        # Past KerasHub's pipeline, which would want TensorFlow or Grain to map the preprocessor.
-        return super(PipelineModel, self).fit(x, **kwargs)
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as it was compiled when it was saved."""
+        config = dict(config)
+        sampler = config.pop("sampler", "greedy")
+        self.compile(**keras.saving.deserialize_keras_object(config), sampler=sampler)
+        self.optimizer.build(self.trainable_variables)
 
-    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """Measures loss and metrics on data as in `fit`."""
-        kwargs.setdefault("shuffle", False)
-        x, kwargs = self._training_data(x, y, kwargs)
-        kwargs.pop("shuffle")
-        return super(PipelineModel, self).evaluate(x, **kwargs)
-
-    def predict(self, x: Any, **kwargs: Any) -> Any:
-        """Logits float[B, L, vocabulary] on data as in `fit`."""
-        kwargs.setdefault("shuffle", False)
-        x, kwargs = self._training_data(x, None, kwargs)
-        kwargs.pop("shuffle")
-        return super(PipelineModel, self).predict(x, **kwargs)
-
-    def _training_data(
-        self, x: Any, y: Any, kwargs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
-        """Batches of arrays, and the arguments that go with them."""
-        if self._is_ready(x):
-            return x, kwargs if y is None else {**kwargs, "y": y}
-        if y is not None:
-            raise PromptError("answers belong into `responses` or assistant messages, not into y")
-        size = kwargs.pop("batch_size", None) or 32
-        validation = kwargs.get("validation_data")
-        if validation is not None:
-            kwargs = {**kwargs, "validation_data": self._dataset(validation, size, shuffle=False)}
-        shuffle = bool(kwargs.get("shuffle", True))
-        return self._dataset(x, size, shuffle), {**kwargs, "shuffle": False}
-
-    def _is_ready(self, x: Any) -> bool:
-        """Whether data are batches of arrays already, and not conversations."""
-        arrays = isinstance(x, Mapping) and "token_ids" in x
-        return self.preprocessor is None or arrays or isinstance(x, keras.utils.PyDataset)
-
-    def _dataset(self, x: Any, batch_size: int, shuffle: bool) -> Any:
-        if self._is_ready(x):
-            return x
-        return ConversationDataset(to_records(x), self.preprocessor, batch_size, shuffle=shuffle)
-
-    def quantize(self, mode: Any = None, config: Any = None, filters: Any = None, **kw: Any) -> None:
+    def quantize(
+        self, mode: Any = None, config: Any = None, filters: Any = None, **kw: Any
+    ) -> None:
         """Quantizes the decoder and the projector.
 
         The vision encoder stays in floating point: Keras quantizes no convolutions, and its few
@@ -158,11 +120,15 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, keras_hub.models.CausalLM):
             filters: Further choice of layers, as in `keras.Model.quantize`.
             **kw: Of `keras.Model.quantize`.
         """
-        kept = {id(layer) for layer in self.backbone.vision_encoder._flatten_layers()}
+        encoder = {id(layer) for layer in self.backbone.vision_encoder._flatten_layers()}
         wanted = _layer_filter(filters)
-        super().quantize(
-            mode, config=config, filters=lambda x: id(x) not in kept and wanted(x), **kw
-        )
+
+        def chosen(layer: keras.layers.Layer) -> bool:
+            # Keras warns about every layer that cannot be quantized; those are not meant here.
+            able = type(layer).quantize is not keras.layers.Layer.quantize
+            return able and id(layer) not in encoder and wanted(layer)
+
+        super().quantize(mode, config=config, filters=chosen, **kw)
 
     def reparameterize(self, fold: bool = False) -> None:
         """Fuses the vision encoder's branches for inference; the answers stay the same.
@@ -185,11 +151,11 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, keras_hub.models.CausalLM):
 
     def _forget_compiled(self) -> None:
         """Drops every function that was compiled from the model as it was."""
+        sync_variables(self)
         object.__setattr__(self, "_phases", None)
-        for name in ("train_function", "test_function", "predict_function", "generate_function"):
-            setattr(self, name, None)
-            if hasattr(self.backbone, name):
-                setattr(self.backbone, name, None)
+        for model in (self, self.backbone):
+            for name in ("train_function", "test_function", "predict_function"):
+                setattr(model, name, None)
 
     def save_to_preset(
         self,

@@ -3,11 +3,13 @@
 - JAX: `jax.jit`, the weights passed as arguments (never baked in), the caches donated, so that
   they are updated in place.
 - TensorFlow: `tf.function`, one graph per shape, without XLA (slower on CPUs, equal elsewhere).
-- PyTorch: as it is, without gradients.
+- PyTorch: as it is, without gradients. A function that runs once per token is recorded after a
+  while and replayed as plain ATen calls: the same numbers, without Keras' part of the time.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +18,8 @@ import numpy as np
 from keras import ops
 
 Function = Callable[..., Any]
+# Recording takes as long as some fifty tokens: a single short answer should not pay for it.
+CALLS_BEFORE_RECORDING = 48
 
 
 def compile_function(
@@ -23,6 +27,7 @@ def compile_function(
     variables: Sequence[keras.Variable],
     donate: Sequence[int] = (),
     eager: bool = False,
+    often: bool = False,
 ) -> Function:
     """Compiles a function for the backend in use.
 
@@ -32,6 +37,7 @@ def compile_function(
         donate: Positions of arguments whose memory the result may take over; the caller must
             not use them again.
         eager: Compile nothing; only switch gradients off.
+        often: Whether the function runs so often that a slow preparation pays.
 
     Returns:
         A function of the same arguments. NumPy arrays are converted. Python ints become scalar
@@ -43,7 +49,7 @@ def compile_function(
     if backend == "tensorflow" and not eager:
         return _compile_tensorflow(function)
     if backend == "torch":
-        return _without_gradients(function)
+        return _compile_torch(function, often and not eager)
     return lambda *args: function(*_tensors(args))
 
 
@@ -84,13 +90,30 @@ def _compile_tensorflow(function: Function) -> Function:
     return call
 
 
-def _without_gradients(function: Function) -> Function:
+def _compile_torch(function: Function, often: bool) -> Function:
     import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    calls: Counter[Any] = Counter()
+    recorded: dict[Any, Function] = {}
 
     def call(*args: Any) -> Any:
         # Not inference_mode: its tensors could never enter a training step later.
         with torch.no_grad():
-            return function(*_tensors(args))
+            args = _tensors(args)
+            if not often:
+                return function(*args)
+            key = str([getattr(a, "shape", None) for a in keras.tree.flatten(args)])
+            calls[key] += 1
+            if calls[key] <= CALLS_BEFORE_RECORDING:
+                return function(*args)
+            # A recording would freeze a Python int.
+            args = tuple(
+                ops.convert_to_tensor(a, "int32") if isinstance(a, int) else a for a in args
+            )
+            if key not in recorded:
+                recorded[key] = make_fx(function)(*args)
+            return recorded[key](*args)
 
     return call
 
@@ -125,6 +148,7 @@ class FunctionCache:
         function: Function,
         part: keras.layers.Layer | None = None,
         donate: Sequence[int] = (),
+        often: bool = False,
     ) -> Function:
         """Returns the compiled `function`, compiling it the first time `key` is asked for.
 
@@ -133,8 +157,9 @@ class FunctionCache:
             function: What to compile.
             part: The layer or model whose weights `function` reads; None for none.
             donate: As in `compile_function`.
+            often: As in `compile_function`.
         """
         if key not in self._functions:
             variables = [] if part is None else part.variables
-            self._functions[key] = compile_function(function, variables, donate, self.eager)
+            self._functions[key] = compile_function(function, variables, donate, self.eager, often)
         return self._functions[key]

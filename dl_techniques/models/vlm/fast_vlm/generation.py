@@ -7,23 +7,30 @@ Mixed into `FastVLMCausalLM`; kept apart so that the way reads top to bottom.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import keras
 import keras_hub
 import numpy as np
+from keras_hub.samplers import Sampler
 
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.beam import beam_search
 from dl_techniques.models.vlm.fast_vlm.phases import DecodeState, Phases
 from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, align_prompts, bucket
-from dl_techniques.models.vlm.fast_vlm.records import Record
+from dl_techniques.models.vlm.fast_vlm.requests import (
+    Request,
+    Seed,
+    StopIds,
+    batches_of,
+    is_single,
+    limits_of,
+    pad_rows,
+    stop_ids_of,
+)
 from dl_techniques.models.vlm.fast_vlm.sampling import (
     RowRandom,
-    Sampler,
     TokenChooser,
     get_sampler,
     row_keys,
@@ -32,29 +39,6 @@ from dl_techniques.models.vlm.fast_vlm.sampling import (
 from dl_techniques.models.vlm.fast_vlm.streaming import TextStream, TokenLoop
 
 Tensor = Any
-StopIds = Literal["auto"] | Sequence[int] | None
-Seed = int | Sequence[int] | None
-
-
-@dataclass(frozen=True)
-class Request:
-    """Arrays of one batch and how its answers are to be made.
-
-    Attributes:
-        inputs: As `generate_preprocess` gives them.
-        prompts: The same, aligned.
-        limits: int[B]. Most new tokens of every row.
-        stop_ids: Tokens that end an answer.
-        sampler: How to choose.
-        seed: Of the rows' random streams.
-    """
-
-    inputs: Mapping[str, Any]
-    prompts: Prompts
-    limits: np.ndarray
-    stop_ids: Collection[int]
-    sampler: Sampler
-    seed: Seed
 
 
 class GenerationMixin:
@@ -176,7 +160,7 @@ class GenerationMixin:
             ImageError: a picture that cannot be read.
         """
         results: list[Any] = []
-        for batch in _batches(inputs):
+        for batch in batches_of(inputs):
             request = self._request(
                 batch, max_length, stop_token_ids, max_new_tokens, sampler, seed
             )
@@ -184,7 +168,7 @@ class GenerationMixin:
         if self.preprocessor is None:
             return results[0]
         texts = [text for batch in results for text in batch]
-        return texts[0] if _is_single(inputs) else texts
+        return texts[0] if is_single(inputs) else texts
 
     def stream(
         self,
@@ -232,56 +216,28 @@ class GenerationMixin:
         sampler: str | Sampler | None,
         seed: Seed,
     ) -> Request:
-        chosen = self.sampler if sampler is None else sampler
-        chosen = get_sampler(chosen)
-        stop_ids = self.stop_ids(stop_token_ids)
+        chosen = get_sampler(self.sampler if sampler is None else sampler)
         inputs = batch
         if self.preprocessor is not None:
             inputs = self.preprocessor.generate_preprocess(batch, sequence_length=max_length)
         prompts = self._align(inputs)
         longest = np.shape(inputs["token_ids"])[1]
-        limits = self._limits(prompts.lengths, longest, max_new_tokens)
-        seed = seed_of(chosen) if seed is None else seed
-        return Request(inputs, prompts, limits, stop_ids, chosen, seed)
-
-    def _align(self, inputs: Mapping[str, Any]) -> Prompts:
-        prompts = align_prompts(inputs, self.backbone.num_image_tokens or 1)
-        return prompts
-
-    def _limits(self, lengths: np.ndarray, longest: int, new: int | None) -> np.ndarray:
-        """Most new tokens of every row: int[B]."""
         positions = self.backbone.decoder.max_positions
         longest = longest if positions is None else min(longest, positions)
-        if (lengths >= longest).any():
-            raise PromptError(
-                f"a prompt has {int(lengths.max())} tokens, which leaves no room for an answer in "
-                f"{longest}; shorten it or use fewer pictures"
-            )
-        room = longest - lengths
-        if new is None:
-            return room
-        if new < 1:
-            raise PromptError(f"max_new_tokens must be at least 1, got {new}")
-        return np.minimum(room, new)
+        limits = limits_of(prompts.lengths, longest, max_new_tokens)
+        seed = seed_of(chosen) if seed is None else seed
+        return Request(inputs, prompts, limits, self.stop_ids(stop_token_ids), chosen, seed)
 
-    def stop_ids(self, stop_token_ids: StopIds) -> tuple[int, ...]:
-        """The tokens that end an answer.
+    def _align(self, inputs: Mapping[str, Any]) -> Prompts:
+        return align_prompts(inputs, self.backbone.num_image_tokens or 1)
+
+    def stop_ids(self, stop_token_ids: StopIds = "auto") -> tuple[int, ...]:
+        """The tokens that end an answer; `"auto"` for those of the tokenizer.
 
         Raises:
             ValueError: `"auto"` without a preprocessor to ask.
         """
-        if stop_token_ids is None:
-            return ()
-        if stop_token_ids != "auto":
-            return tuple(int(i) for i in stop_token_ids)
-        if self.preprocessor is None:
-            raise ValueError(
-                'stop_token_ids="auto" needs a preprocessor; pass the ids, or None to write until '
-                "the length is used up"
-            )
-        tokenizer = self.preprocessor.tokenizer
-        ids = (getattr(tokenizer, name, None) for name in ("end_token_id", "end_token2_id"))
-        return tuple(int(i) for i in ids if i is not None)
+        return stop_ids_of(self.preprocessor, stop_token_ids)
 
     def _prefilled(self, request: Request) -> tuple[Tensor, DecodeState]:
         """The first two phases."""
@@ -291,12 +247,7 @@ class GenerationMixin:
         return self.phases.prefill(prompts, rows, capacity)
 
     def _chooser(self, request: Request) -> TokenChooser:
-        rows = []
-        ids, mask, images = (np.asarray(keras.ops.convert_to_numpy(request.inputs[k]))
-                             for k in ("token_ids", "padding_mask", "images"))
-        for i, used in enumerate(request.prompts.used):
-            rows.append([ids[i][mask[i].astype(bool)].astype("int32"), images[i][used]])
-        keys = row_keys(request.seed, rows)
+        keys = row_keys(request.seed, request.contents())
         return TokenChooser(request.sampler, RowRandom(keys), self.phases.functions)
 
     def _loop(self, request: Request) -> TokenLoop:
@@ -315,15 +266,8 @@ class GenerationMixin:
 
     def _output(self, request: Request, answers: list[list[int]], strip_prompt: bool) -> Any:
         """Texts, or padded arrays where there is no preprocessor."""
-        rows = answers
-        if not strip_prompt:
-            ids = np.asarray(keras.ops.convert_to_numpy(request.inputs["token_ids"]))
-            lengths = request.prompts.lengths
-            rows = [
-                [*row[:n].tolist(), *answer]
-                for row, n, answer in zip(ids, lengths, answers, strict=True)
-            ]
-        padded = _pad(rows, np.shape(request.inputs["token_ids"])[1])
+        rows = answers if strip_prompt else request.with_prompts(answers)
+        padded = pad_rows(rows, np.shape(request.inputs["token_ids"])[1])
         if self.preprocessor is None:
             return padded
         return self.preprocessor.generate_postprocess(padded)
@@ -336,29 +280,3 @@ class GenerationMixin:
     def _refuse_beams(sampler: Sampler) -> None:
         if isinstance(sampler, keras_hub.samplers.BeamSampler):
             raise ValueError("beam search has no answer before its end: use generate()")
-
-
-def _pad(rows: Sequence[Sequence[int]], length: int) -> dict[str, np.ndarray]:
-    token_ids = np.zeros((len(rows), length), "int32")
-    mask = np.zeros((len(rows), length), bool)
-    for i, row in enumerate(rows):
-        token_ids[i, : len(row)] = row
-        mask[i, : len(row)] = True
-    return {"token_ids": token_ids, "padding_mask": mask}
-
-
-def _batches(inputs: Any) -> Iterator[Any]:
-    """The batches of a tf.data.Dataset; anything else is one batch."""
-    if hasattr(inputs, "as_numpy_iterator"):
-        yield from inputs.as_numpy_iterator()
-    else:
-        yield inputs
-
-
-def _is_single(inputs: Any) -> bool:
-    """Whether inputs are one prompt and not a list of prompts."""
-    if isinstance(inputs, Mapping) and "messages" in inputs:
-        messages = inputs["messages"]
-        return len(messages) > 0 and isinstance(messages[0], Mapping)
-    value = inputs.get("prompts") if isinstance(inputs, Mapping) else inputs
-    return isinstance(value, (str, bytes, Record))

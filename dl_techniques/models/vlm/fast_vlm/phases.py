@@ -116,7 +116,7 @@ class Phases:
             )
 
         function = self.functions.get(("prefill", size, capacity), run, self.backbone.text_backbone)
-        places = prompts.vision_indices if image_embeddings.shape[1] else prompts.vision_indices[:, :0]
+        places = prompts.vision_indices[:, : image_embeddings.shape[1]]
         logits, caches = function(
             prompts.token_ids, prompts.offsets, prompts.length, image_embeddings, places
         )
@@ -153,7 +153,7 @@ class Phases:
         function = self.functions.get(
             ("extend", capacity), run, self.backbone.text_backbone, donate=(5,)
         )
-        places = prompts.vision_indices if image_embeddings.shape[1] else prompts.vision_indices[:, :0]
+        places = prompts.vision_indices[:, : image_embeddings.shape[1]]
         logits, caches = function(
             prompts.token_ids, start, prompts.length, image_embeddings, places, state.caches
         )
@@ -185,7 +185,7 @@ class Phases:
             return self.decoder.logits(hidden)[:, 0], caches
 
         function = self.functions.get(
-            ("decode", capacity), run, self.backbone.text_backbone, donate=(3,)
+            ("decode", capacity), run, self.backbone.text_backbone, donate=(3,), often=True
         )
         logits, caches = function(tokens, state.offsets, state.index, state.caches)
         return logits, replace(state, caches=caches, index=state.index + 1)

@@ -216,15 +216,18 @@ def store_weights_as(folder: str | Path, dtype: str) -> None:
 def _float_datasets(store: h5py.File) -> list[str]:
     names: list[str] = []
     store.visititems(
-        lambda name, item: names.append(name)
-        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
-        else None
+        lambda name, item: (
+            names.append(name)
+            if isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
+            else None
+        )
     )
     return names
 
 
 def _replace_dataset(store: h5py.File, name: str, dtype: str) -> None:
-    values = store[name][()].astype(dtype)
+    with np.errstate(over="ignore"):  # said below, in words
+        values = store[name][()].astype(dtype)
     if not np.all(np.isfinite(values)):
         raise PresetError(f"weight {name!r} does not fit {dtype}; keep it in a wider type")
     del store[name]

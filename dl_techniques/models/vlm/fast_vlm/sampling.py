@@ -17,11 +17,11 @@ from typing import Any
 import keras_hub
 import numpy as np
 from keras import ops
+from keras_hub.samplers import Sampler
 
 from dl_techniques.models.vlm.fast_vlm.compile import FunctionCache
 
 Tensor = Any
-Sampler = keras_hub.samplers.Sampler
 
 
 def get_sampler(sampler: str | Sampler) -> Sampler:
@@ -81,7 +81,7 @@ def row_keys(
     # Python's generator, which keras.utils.set_random_seed() seeds.
     base = random.randrange(2**31) if seed is None else int(seed)
     seen: Counter[int] = Counter()
-    keys = []
+    keys: list[tuple[int, ...]] = []
     for arrays in rows:
         digest = 0
         for array in arrays:
@@ -177,4 +177,3 @@ def seed_of(sampler: Sampler) -> int | None:
     """The seed a sampler was made with."""
     seed = getattr(sampler, "seed", None)
     return None if seed is None else int(seed)
-

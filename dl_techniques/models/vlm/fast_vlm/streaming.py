@@ -65,9 +65,7 @@ class TokenLoop:
         self._last, self._logits = self._choose(self._logits), None
         self._steps += 1
         tokens = np.where(self._done, NO_TOKEN, keras.ops.convert_to_numpy(self._last))
-        self._done = (
-            self._done | np.isin(tokens, self._stop_ids) | (self._steps >= self._limits)
-        )
+        self._done = self._done | np.isin(tokens, self._stop_ids) | (self._steps >= self._limits)
         return tokens
 
     def collect(self) -> list[list[int]]:

@@ -71,12 +71,12 @@ def make_backbone(kind: str = "qwen", vocabulary: int = VOCABULARY) -> FastVLMBa
     return backbone
 
 
-def make_preprocessor() -> FastVLMCausalLMPreprocessor:
+def make_preprocessor(image_size: int = SIZE) -> FastVLMCausalLMPreprocessor:
     """Tokenizer, picture converter and template."""
     tokenizer = FastVLMTokenizer.train(TEXTS, vocabulary_size=VOCABULARY)
     return FastVLMCausalLMPreprocessor(
         tokenizer,
-        FastVLMImageConverter(SIZE),
+        FastVLMImageConverter(image_size),
         sequence_length=CONTEXT,
         num_image_tokens=TOKENS,
         system_prompt="Be brief.",
@@ -108,4 +108,3 @@ def random_inputs(rng: np.random.Generator, lengths: list[int], images: list[int
         places[i, : number * TOKENS] = 1 + np.arange(number * TOKENS)
     pixels = rng.uniform(0, 1, (rows, slots, SIZE, SIZE, 3)).astype("float32")
     return {"token_ids": ids, "padding_mask": mask, "images": pixels, "vision_indices": places}
-

@@ -1,0 +1,106 @@
+"""fit(), evaluate() and predict() on conversations, on every backend.
+
+KerasHub maps a preprocessor over the data with TensorFlow or Grain. Ours runs in Python, so the
+data become batches in a `keras.utils.PyDataset`, which needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras_hub.src.utils.pipeline_model import PipelineModel
+
+from dl_techniques.data.dataset import ConversationDataset
+from dl_techniques.errors import FusionError, PromptError
+from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.records import to_records
+
+
+class TrainingMixin:
+    """The training half of `FastVLMCausalLM`."""
+
+    name: str
+    backbone: FastVLMBackbone
+    preprocessor: Any
+    _compiled_form: dict[str, bool]
+
+    def fit(self, x: Any = None, y: Any = None, **kwargs: Any) -> keras.callbacks.History:
+        """Trains on conversations.
+
+        Args:
+            x: Prompts with `responses`, or conversations, in any form the preprocessor takes; a
+                `keras.utils.PyDataset` of ready batches (`ConversationDataset`); without a
+                preprocessor, arrays.
+            y: Only for arrays.
+            **kwargs: Of `keras.Model.fit`.
+        """
+        x, kwargs = self._training_data(x, y, kwargs)
+        # Past KerasHub's pipeline, which would want TensorFlow or Grain to map the preprocessor.
+        return super(PipelineModel, self).fit(x, **kwargs)  # type: ignore[misc]
+
+    def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
+        """Measures loss and metrics on data as in `fit`."""
+        kwargs.setdefault("shuffle", False)
+        x, kwargs = self._training_data(x, y, kwargs)
+        kwargs.pop("shuffle")
+        return super(PipelineModel, self).evaluate(x, **kwargs)  # type: ignore[misc]
+
+    def predict(self, x: Any, **kwargs: Any) -> Any:
+        """Logits float[B, L, vocabulary] on data as in `fit`."""
+        kwargs.setdefault("shuffle", False)
+        x, kwargs = self._training_data(x, None, kwargs)
+        kwargs.pop("shuffle")
+        return super(PipelineModel, self).predict(x, **kwargs)  # type: ignore[misc]
+
+    def _training_data(self, x: Any, y: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Batches of arrays, and the arguments that go with them."""
+        if self._is_ready(x):
+            return x, kwargs if y is None else {**kwargs, "y": y}
+        if y is not None:
+            raise PromptError("answers belong into `responses` or assistant messages, not into y")
+        size = kwargs.pop("batch_size", None) or 32
+        validation = kwargs.get("validation_data")
+        if validation is not None:
+            kwargs = {**kwargs, "validation_data": self._dataset(validation, size, shuffle=False)}
+        shuffle = bool(kwargs.get("shuffle", True))
+        return self._dataset(x, size, shuffle), {**kwargs, "shuffle": False}
+
+    def _is_ready(self, x: Any) -> bool:
+        """Whether data are batches of arrays already, and not conversations."""
+        arrays = isinstance(x, Mapping) and "token_ids" in x
+        return self.preprocessor is None or arrays or isinstance(x, keras.utils.PyDataset)
+
+    def _dataset(self, x: Any, batch_size: int, shuffle: bool) -> Any:
+        if self._is_ready(x):
+            return x
+        return ConversationDataset(to_records(x), self.preprocessor, batch_size, shuffle=shuffle)
+
+    def _encoder_form(self) -> dict[str, bool]:
+        """Which blocks of the vision encoder are fused."""
+        form = getattr(self.backbone.vision_encoder, "form_state", dict)
+        state: dict[str, bool] = form()
+        return state
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Builds the training function.
+
+        Raises:
+            FusionError: the vision encoder is to be trained but is folded, or changed its form
+                after `compile()`. A frozen encoder may have any form.
+        """
+        encoder = self.backbone.vision_encoder
+        if encoder.trainable_weights:
+            advice = "or freeze the encoder (vision_encoder.trainable = False), then compile()"
+            if self._encoder_form() != self._compiled_form:
+                raise FusionError(
+                    f"the vision encoder of {self.name} changed its form after compile(), and the "
+                    f"optimizer may hold its old variables: compile() again, {advice}"
+                )
+            if getattr(encoder, "folded", False):
+                raise FusionError(
+                    f"the vision encoder of {self.name} is folded, which is for inference: call "
+                    f"reset_reparameterization() {advice}"
+                )
+        return super().make_train_function(force)  # type: ignore[misc]

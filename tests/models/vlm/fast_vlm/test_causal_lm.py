@@ -1,0 +1,154 @@
+"""FastVLMCausalLM as a KerasHub task: train, quantize, fuse, save, load."""
+
+from __future__ import annotations
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+from dl_techniques.errors import FusionError, PromptError
+from dl_techniques.models.vision.fast_vlm.model import FastVLM
+from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
+from tests.models.vlm.fast_vlm.small_model import (
+    make_decoder,
+    make_model,
+    make_preprocessor,
+    pictures,
+    randomize,
+)
+
+ASK = {"prompts": ["Why?", "what is this red cube?"], "images": [pictures(1, 3), None]}
+RECORDS = {**ASK, "responses": ["a red cube", "the cat"]}
+NEW = 6
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+def logits(model):
+    """What the model says about a fixed batch, prompts and their pictures."""
+    inputs = model.preprocessor.generate_preprocess(ASK)
+    out, _ = model.prefill(inputs, model.encode_images(inputs["images"]), 2)
+    return keras.ops.convert_to_numpy(out)
+
+
+def test_it_is_a_keras_hub_causal_lm(model):
+    assert isinstance(model, keras_hub.models.CausalLM)
+    assert isinstance(model.sampler, keras_hub.samplers.GreedySampler)
+    assert model.context_length == 192
+    inputs = model.preprocessor.generate_preprocess({"prompts": "Why?", "images": pictures(1)})
+    inputs["padding_mask"] = inputs["padding_mask"].astype("int32")
+    size = model.preprocessor.tokenizer.vocabulary_size()
+    assert model.predict(inputs, verbose=0).shape == (1, 192, size)
+
+
+def test_compile_chooses_the_sampler(model):
+    other = FastVLMCausalLM(model.backbone, model.preprocessor)
+    other.compile(sampler="top_k")
+    assert isinstance(other.sampler, keras_hub.samplers.TopKSampler)
+
+
+def test_fit_learns_the_answers():
+    model = make_model()
+    randomize(model, scale=0.1)
+    model.compile(keras.optimizers.Adam(0.02))
+    history = model.fit(
+        RECORDS, batch_size=2, epochs=12, validation_data=RECORDS, validation_freq=12, verbose=0
+    )
+    losses = history.history["loss"]
+    assert losses[-1] < 0.3 * losses[0] and history.history["val_loss"][0] < losses[-2]
+    with pytest.raises(PromptError, match="responses"):
+        model.fit(RECORDS, y=np.zeros(2))
+
+
+def test_lora_trains_and_is_heard():
+    model = make_model()
+    before = logits(model)
+    frozen = [np.array(w) for w in model.backbone.vision_encoder.get_weights()]
+    model.backbone.enable_lora(2)
+    model.compile(keras.optimizers.SGD(1.0))
+    np.testing.assert_allclose(logits(model), before, atol=1e-5)
+    model.fit(RECORDS, batch_size=2, epochs=3, verbose=0)
+    assert np.abs(logits(model) - before).max() > 1e-3
+    for a, b in zip(model.backbone.vision_encoder.get_weights(), frozen, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_int8_is_close_and_survives_saving(tmp_path):
+    model = make_model()
+    before = logits(model)
+    model.quantize("int8")
+    after = logits(model)
+    assert 0 < np.std(after - before) < 0.15 * np.std(before)
+    assert "int8" in {str(w.dtype) for w in model.weights}
+    assert {str(w.dtype) for w in model.backbone.vision_encoder.weights} == {"float32"}
+    model.save_to_preset(tmp_path / "p")
+    again = FastVLMCausalLM.from_preset(tmp_path / "p")
+    np.testing.assert_array_equal(logits(again), after)
+
+
+def test_keras_file(model, tmp_path):
+    model.compile(keras.optimizers.SGD(0.25), sampler=keras_hub.samplers.TopKSampler(k=3, seed=1))
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert type(again) is FastVLMCausalLM
+    assert (again.sampler.k, again.sampler.seed) == (3, 1)
+    assert float(again.optimizer.learning_rate) == 0.25
+    np.testing.assert_array_equal(logits(again), logits(model))
+    loaded = FastVLMCausalLM.from_preset(tmp_path / "m.keras")
+    assert loaded.generate(ASK, max_new_tokens=NEW) == model.generate(ASK, max_new_tokens=NEW)
+
+
+def fused_pair():
+    """A model around a real, very small vision network, and its logits before fusing."""
+    preprocessor = make_preprocessor(image_size=8)
+    encoder = FastVLM(
+        include_top=False,
+        embed_dims=(8,),
+        depths=(1,),
+        mixers=("repmixer",),
+        mlp_ratio=1.0,
+        input_shape=(8, 8, 3),
+        layer_scale_init=0.5,
+    )
+    decoder = make_decoder("qwen", preprocessor.tokenizer.vocabulary_size(), num_layers=1)
+    model = FastVLMCausalLM(FastVLMBackbone(encoder, decoder), preprocessor)
+    randomize(model)
+    return model, logits(model)
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_fusing_changes_nothing_and_is_kept(fold, tmp_path):
+    model, before = fused_pair()
+    variables = len(model.weights)
+    model.reparameterize(fold=fold)
+    assert model.reparameterized and len(model.weights) < variables
+    np.testing.assert_allclose(logits(model), before, atol=1e-4 * np.abs(before).max())
+    model.save_to_preset(tmp_path / "p")
+    again = FastVLMCausalLM.from_preset(tmp_path / "p")
+    assert again.reparameterized and len(again.weights) == len(model.weights)
+    np.testing.assert_allclose(logits(again), logits(model), atol=1e-6)
+    model.reset_reparameterization()
+    assert not model.reparameterized and len(model.weights) == variables
+    np.testing.assert_allclose(logits(model), before, atol=1e-4 * np.abs(before).max())
+
+
+def test_training_a_fused_model_is_right_or_refused():
+    model, _ = fused_pair()
+    model.reparameterize(fold=True)
+    with pytest.raises(FusionError, match="compile"):
+        model.fit(RECORDS, batch_size=2, verbose=0)
+    model.compile()
+    with pytest.raises(FusionError, match="folded"):
+        model.fit(RECORDS, batch_size=2, verbose=0)
+    model.backbone.vision_encoder.trainable = False
+    model.compile(keras.optimizers.SGD(0.1))
+    before = [np.array(w) for w in model.backbone.vision_encoder.get_weights()]
+    said = logits(model)
+    model.fit(RECORDS, batch_size=2, verbose=0)
+    for a, b in zip(model.backbone.vision_encoder.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.abs(logits(model) - said).max() > 1e-4

@@ -1,0 +1,194 @@
+"""Stages 2 and 3: the whole model learns to answer, through the package's public API.
+
+Stage 2 trains projector and decoder on a frozen, fused encoder; stage 3 trains everything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+
+from dl_techniques import (
+    FastVLM,
+    FastVLMBackbone,
+    FastVLMCausalLM,
+    FastVLMCausalLMPreprocessor,
+    FastVLMImageConverter,
+    FastVLMTokenizer,
+)
+from dl_techniques.data import ConversationDataset
+from tools.demo_model.pretrain import completed_epochs
+from tools.demo_model.records import DemoData
+from tools.demo_model.tokenizer_corpus import tokenizer_corpus
+
+VOCABULARY = 2048
+SEQUENCE_LENGTH = 128
+CONTEXT = 512
+DECODER = {
+    "num_layers": 3,
+    "num_query_heads": 6,
+    "num_key_value_heads": 2,
+    "hidden_dim": 192,
+    "intermediate_dim": 512,
+    "rope_max_wavelength": 10_000,
+    "tie_word_embeddings": True,
+}
+
+
+SHORT, LONG = ("emoji", "words", "clothing"), ("scenes", "easy_vqa")
+MOST_TURNS = {"emoji": 2, "words": 2, "clothing": 2, "scenes": 3, "easy_vqa": 3}
+
+
+class Conversations:
+    """Records made on demand: record i of the mix, always the same for the same seed.
+
+    Kinds with long conversations and kinds with short ones come in separate blocks of one batch
+    each, so that short ones need not be padded to the length of long ones.
+
+    Args:
+        data: the recipe's pictures and questions.
+        count: how many.
+        seed: of the draws; stages use different ones, so that no picture comes twice.
+        block: records of a block, the batch size.
+    """
+
+    def __init__(self, data: DemoData, count: int, seed: int, block: int = 32) -> None:
+        self.data, self.count, self.seed, self.block = data, count, seed, block
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        kind = self._kind(index)
+        record = self.data.make_record(kind, "train", index, self.seed)
+        turns = record["messages"][: 2 * MOST_TURNS[kind]]
+        rng = np.random.default_rng((self.seed, 7, index))
+        return {"images": [record["image"]], "messages": [_as_typed(turn, rng) for turn in turns]}
+
+    def _kind(self, index: int) -> str:
+        """The block's group, in proportion to the mix, then a kind of that group."""
+        mix = self.data.mix
+        block = np.random.default_rng((self.seed, 8, index // self.block))
+        share = sum(mix.get(kind, 0.0) for kind in SHORT) / sum(mix.values())
+        group = SHORT if block.random() < share else LONG
+        shares = np.array([mix.get(kind, 0.0) for kind in group])
+        rng = np.random.default_rng((self.seed, 9, index))
+        return group[int(rng.choice(len(group), p=shares / shares.sum()))]
+
+
+def _as_typed(message: dict[str, str], rng: np.random.Generator) -> dict[str, str]:
+    """Questions as people type them: half with a capital, some without the final mark."""
+    if message["role"] != "user":
+        return message
+    text = message["content"]
+    if rng.random() < 0.5:
+        text = text[:1].upper() + text[1:]
+    if rng.random() < 0.15:
+        text = text.rstrip("?.")
+    return {**message, "content": text}
+
+
+def build_model(data: DemoData, encoder: FastVLM) -> FastVLMCausalLM:
+    """A fresh decoder, projector and tokenizer around a trained encoder."""
+    tokenizer = FastVLMTokenizer.train(tokenizer_corpus(data), vocabulary_size=VOCABULARY)
+    side = data.size
+    preprocessor = FastVLMCausalLMPreprocessor(
+        tokenizer,
+        FastVLMImageConverter((side, side)),
+        sequence_length=SEQUENCE_LENGTH,
+        num_image_tokens=(side // encoder.total_stride) ** 2,
+        system_prompt=None,
+    )
+    decoder = keras_hub.models.QwenBackbone(
+        vocabulary_size=tokenizer.vocabulary_size(), dropout=0.0, **DECODER
+    )
+    return FastVLMCausalLM(FastVLMBackbone(encoder, decoder), preprocessor)
+
+
+def widen_context(model: FastVLMCausalLM) -> None:
+    """Lets conversations of several turns in: training rows are shorter than what is allowed."""
+    model.preprocessor.sequence_length = CONTEXT
+
+
+def train_stage(
+    model: FastVLMCausalLM,
+    data: DemoData,
+    folder: Path,
+    epochs: int,
+    records_per_epoch: int,
+    learning_rate: float,
+    seed: int,
+    batch_size: int = 32,
+) -> None:
+    """Fits the model on fresh records; resumes from `folder` after a kill.
+
+    Args:
+        model: its trainable flags say what is trained.
+        data: the recipe's pictures and questions.
+        folder: backups and the log of this stage.
+        epochs: each draws other records.
+        records_per_epoch: a kill loses at most this many.
+        learning_rate: peak of the cosine.
+        seed: of the records.
+        batch_size: rows of a batch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    total = epochs * records_per_epoch // batch_size
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, total, alpha=0.02, warmup_target=learning_rate, warmup_steps=min(200, total // 10)
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=0.02, beta_2=0.98, use_ema=True, ema_momentum=0.99
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
+    model.compile(optimizer)
+    done = completed_epochs(folder)
+    records = Conversations(data, epochs * records_per_epoch, seed, batch_size)
+    batches = EpochSlices(records, model.preprocessor, batch_size, epochs, done)
+    callbacks = [
+        keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False),
+        keras.callbacks.CSVLogger(folder / "log.csv", append=True),
+    ]
+    model.fit(batches, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=2)
+
+
+class EpochSlices(keras.utils.PyDataset):
+    """Epoch e sees the e-th slice of the records: every record once in the whole run.
+
+    Args:
+        records: all records of the run.
+        preprocessor: the model's.
+        batch_size: rows of a batch.
+        epochs: number of slices.
+        done: slices that earlier runs have used.
+    """
+
+    def __init__(
+        self, records: Conversations, preprocessor: Any, batch_size: int, epochs: int, done: int
+    ) -> None:
+        super().__init__()
+        self.batches = ConversationDataset(
+            records,
+            preprocessor,
+            batch_size,
+            shuffle=False,
+            length_buckets=(64, 96, 128),
+            drop_remainder=True,
+        )
+        self.per_epoch = len(self.batches) // epochs
+        # Keras ends one epoch extra when `fit` starts.
+        self.epoch, self.last = done - 1, epochs - 1
+
+    def __len__(self) -> int:
+        return self.per_epoch
+
+    def on_epoch_end(self) -> None:
+        """Goes on to the next slice."""
+        self.epoch = min(self.epoch + 1, self.last)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.batches[max(self.epoch, 0) * self.per_epoch + index]

@@ -1,0 +1,110 @@
+"""Trains the shipped model, from raw downloads to the finished preset, with one command.
+
+    python -m tools.demo_model.train --work WORK --clothing clothing.tar --out PRESET
+
+Stages: fetch and draw -> encoder from labels -> projector and decoder on the frozen encoder ->
+everything together -> preset (encoder folded, weights in float16). Each stage keeps backups in
+WORK, so the same command goes on after a kill where it was; a finished stage is not run again.
+Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from dl_techniques import FastVLM, FastVLMCausalLM
+from tools.demo_model import fetch, finetune, pretrain
+from tools.demo_model.records import DemoData
+
+LANGUAGE_MIX = {"scenes": 0.34, "emoji": 0.36, "words": 0.10, "easy_vqa": 0.08, "clothing": 0.12}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    options = parser().parse_args(arguments)
+    keras.utils.set_random_seed(options.seed)
+    fetch.main(["--work", str(options.work)])
+    timed("encoder", lambda: encoder_stage(options))
+    timed("language", lambda: language_stage(options))
+    timed("together", lambda: together_stage(options))
+    model = FastVLMCausalLM.from_preset(str(options.work / "together" / "preset"))
+    model.reparameterize(fold=True)
+    finetune.widen_context(model)
+    model.save_to_preset(options.out, weights_dtype="float16")
+    print(f"wrote {options.out}: {model.count_params():,} parameters")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options; the defaults are those of the shipped model."""
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--work", type=Path, required=True, help="folder of downloads and backups")
+    made.add_argument("--clothing", type=Path, help="tar of the clothing photos")
+    made.add_argument("--out", type=Path, required=True, help="folder of the finished preset")
+    made.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--pretrain-epochs", type=int, default=4, help="16 000 pictures each")
+    made.add_argument("--language-epochs", type=int, default=7, help="8 000 records each")
+    made.add_argument("--together-epochs", type=int, default=2, help="8 000 records each")
+    made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
+    return made
+
+
+def encoder_stage(options: argparse.Namespace) -> None:
+    """Stage 1, see `pretrain`."""
+    data = DemoData(options.work, options.clothing, options.size, pretrain.MIX)
+    data.load()
+    pretrain.pretrain(data, options.work / "pretrain", options.pretrain_epochs)
+
+
+def language_stage(options: argparse.Namespace) -> None:
+    """Stage 2: the encoder is fused and frozen, projector and decoder learn."""
+    folder = options.work / "language"
+    if (folder / "preset").is_dir():
+        return
+    data = language_data(options)
+    encoder = FastVLM.from_preset(options.work / "pretrain" / "encoder")
+    model = finetune.build_model(data, encoder)
+    model.reparameterize()
+    model.backbone.vision_encoder.trainable = False
+    finetune.train_stage(
+        model, data, folder, options.language_epochs, options.records, 1.5e-3, options.seed + 1
+    )
+    model.reset_reparameterization()
+    model.save_to_preset(folder / "preset")
+
+
+def together_stage(options: argparse.Namespace) -> None:
+    """Stage 3: everything learns, more slowly."""
+    folder = options.work / "together"
+    if (folder / "preset").is_dir():
+        return
+    data = language_data(options)
+    model = FastVLMCausalLM.from_preset(str(options.work / "language" / "preset"))
+    model.backbone.vision_encoder.trainable = True
+    finetune.train_stage(
+        model, data, folder, options.together_epochs, options.records, 5e-4, options.seed + 2
+    )
+    model.save_to_preset(folder / "preset")
+
+
+def language_data(options: argparse.Namespace) -> DemoData:
+    """The pictures and questions of stages 2 and 3; words are answered in capitals."""
+    data = DemoData(options.work, options.clothing, options.size, LANGUAGE_MIX, upper_words=True)
+    data.load()
+    return data
+
+
+def timed(name: str, stage: Callable[[], None]) -> None:
+    """Runs a stage and prints how long it took."""
+    start = time.perf_counter()
+    stage()
+    print(f"stage {name}: {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Makes the pictures in `examples/` anew, from the raw downloads of the demo model's recipe.
+
+Usage:
+    python -m tools.make_examples --work DIR --skimage WHEEL --clothing TAR --out examples
+
+`DIR` is the work folder of `tools.demo_model.fetch`; `WHEEL` is the scikit-image wheel
+(`pip download --no-deps scikit-image==0.26.0`), which is opened, not installed; `TAR` holds the
+clothing photos. Sources and licences stand in `examples/README.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tools.demo_model.emoji import SpriteBank, icon_svg, trim
+from tools.demo_model.emoji_labels import emoji_labels, read_json
+from tools.demo_model.fetch import npm_file
+from tools.demo_model.scenes import SceneMaker
+from tools.demo_model.splits import held_out
+from tools.demo_model.words import draw_word
+
+MAX_BYTES = 100_000
+MAX_SIDE = 512
+SCENE_SIZE = 192
+# two cats, a yellow circle, a camera; and a scene of shapes alone
+SCENE_SEED, SHAPES_SEED = 2314, 11
+EMOJI, EMOJI_SIZE = "penguin", 128
+WORD, WORD_SEED, WORD_SIZE = "lemon", 3, 128
+PHOTOS = {
+    "astronaut.jpg": "skimage/data/astronaut.png",
+    "coffee.jpg": "skimage/data/coffee.png",
+    "rocket.jpg": "skimage/data/rocket.jpg",
+}
+DRESS = "validation/dress/35f5fecb-755a-45d6-ac3d-3feb8299dc87.jpg"
+
+
+def scene(work: Path | None, seed: int, size: int = SCENE_SIZE) -> Image.Image:
+    """Composes a scene with a combination that no training picture has.
+
+    Args:
+        work: the work folder, for Noto's drawings; None for shapes alone.
+        seed: which scene.
+        size: side in pixels.
+    """
+    bank = None if work is None else SpriteBank(work, ("noto",))
+    made = SceneMaker(bank, size).make(np.random.default_rng(seed), "test")
+    return Image.fromarray(made.image)
+
+
+def emoji(work: Path, name: str = EMOJI, size: int = EMOJI_SIZE) -> Image.Image:
+    """Renders one of Noto's drawings on white."""
+    import resvg_py
+
+    label = next(one for one in emoji_labels(work) if one.name == name)
+    icons = read_json(npm_file(work, "@iconify-json/noto"), "package/icons.json")
+    data = resvg_py.svg_to_bytes(
+        svg_string=icon_svg(icons, label.slug), width=2 * size, skip_system_fonts=True
+    )
+    margin = size // 16
+    drawing = trim(Image.open(io.BytesIO(data)).convert("RGBA"), size - 2 * margin)
+    picture = Image.new("RGB", (size, size), "white")
+    picture.paste(drawing, (margin, margin), drawing)
+    return picture
+
+
+def word(text: str = WORD, seed: int = WORD_SEED, size: int = WORD_SIZE) -> Image.Image:
+    """Prints a word that is kept out of training.
+
+    Raises:
+        ValueError: the word is one of those trained on.
+    """
+    if not held_out("word", text):
+        raise ValueError(f"the word {text!r} is trained on; choose one of the test words")
+    return Image.fromarray(draw_word(np.random.default_rng(seed), text, size))
+
+
+def photo(wheel: Path, member: str) -> Image.Image:
+    """Reads one picture out of the scikit-image wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return Image.open(io.BytesIO(archive.read(member))).convert("RGB")
+
+
+def clothing(tar: Path, member: str = DRESS) -> Image.Image:
+    """Reads one clothing photo of the validation folder.
+
+    Raises:
+        FileNotFoundError: the tar has no such photo.
+    """
+    with tarfile.open(tar) as archive:
+        names = archive.getnames()
+        handle = archive.extractfile(member) if member in names else None
+        if handle is None:
+            raise FileNotFoundError(f"{tar} has no {member}")
+        return Image.open(io.BytesIO(handle.read())).convert("RGB")
+
+
+def encoded(picture: Image.Image, suffix: str) -> bytes:
+    """Returns a PNG, or a JPEG in the best quality that stays small, without metadata.
+
+    Args:
+        picture: any size; shrunk to `MAX_SIDE`.
+        suffix: ".png" or ".jpg".
+
+    Raises:
+        ValueError: the picture does not fit `MAX_BYTES`.
+    """
+    picture = picture.copy()
+    picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    attempts = [{"optimize": True}] if suffix == ".png" else [{"quality": q} for q in (90, 80, 65)]
+    for options in attempts:
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG" if suffix == ".png" else "JPEG", **options)
+        if buffer.tell() <= MAX_BYTES:
+            return buffer.getvalue()
+    raise ValueError(f"a {suffix} of {picture.size} takes more than {MAX_BYTES} bytes")
+
+
+def recipes(work: Path, wheel: Path, tar: Path) -> dict[str, Callable[[], Image.Image]]:
+    """Returns what makes each file."""
+    made: dict[str, Callable[[], Image.Image]] = {
+        "scene.png": lambda: scene(work, SCENE_SEED),
+        "shapes.png": lambda: scene(None, SHAPES_SEED, 128),
+        "emoji.png": lambda: emoji(work),
+        "word.png": word,
+        "dress.jpg": lambda: clothing(tar),
+    }
+    for name, member in PHOTOS.items():
+        made[name] = lambda member=member: photo(wheel, member)  # type: ignore[misc]
+    return made
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="the recipe's work folder")
+    parser.add_argument("--skimage", type=Path, required=True, help="the scikit-image wheel")
+    parser.add_argument("--clothing", type=Path, required=True, help="the tar of clothing photos")
+    parser.add_argument("--out", type=Path, default=Path("examples"), help="default: examples")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, make in recipes(options.work, options.skimage, options.clothing).items():
+        data = encoded(make(), Path(name).suffix)
+        (options.out / name).write_bytes(data)
+        print(f"{name}: {len(data)} bytes")
+
+
+if __name__ == "__main__":
+    main()
