@@ -149,6 +149,7 @@ class PatchEmbedding(Reparameterizable, keras.layers.Layer):
         filters: int. A multiple of C.
         use_se: bool. SE in the large-kernel convolution. Defaults to `False`.
         use_activation: bool. GELU after the large-kernel convolution. Defaults to `True`.
+        reparameterized: bool. Start in inference form. Defaults to `False`.
         **kwargs: name, dtype.
 
     Example:
@@ -160,15 +161,20 @@ class PatchEmbedding(Reparameterizable, keras.layers.Layer):
     """
 
     def __init__(
-        self, filters: int, use_se: bool = False, use_activation: bool = True, **kwargs: Any
+        self,
+        filters: int,
+        use_se: bool = False,
+        use_activation: bool = True,
+        reparameterized: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.filters, self.use_se, self.use_activation = filters, use_se, use_activation
-        policy = self.dtype_policy
+        form: dict[str, Any] = {"reparameterized": reparameterized, "dtype": self.dtype_policy}
         self.large_kernel = LargeKernelConv(
-            filters, use_se=use_se, use_activation=use_activation, name="large_kernel", dtype=policy
+            filters, use_se=use_se, use_activation=use_activation, name="large_kernel", **form
         )
-        self.pointwise = MobileOneBlock(filters, 1, name="pointwise", dtype=policy)
+        self.pointwise = MobileOneBlock(filters, 1, name="pointwise", **form)
 
     def build(self, input_shape: Shape) -> None:
         """Builds both blocks."""
@@ -184,10 +190,11 @@ class PatchEmbedding(Reparameterizable, keras.layers.Layer):
         return self.large_kernel.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Constructor arguments, the current form included."""
         return {
             **super().get_config(),
             "filters": self.filters,
             "use_se": self.use_se,
             "use_activation": self.use_activation,
+            "reparameterized": self.reparameterized,
         }

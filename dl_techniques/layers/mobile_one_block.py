@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from dl_techniques.layers.activations import get_activation, serialize_activation
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
@@ -287,7 +288,7 @@ class MobileOneBlock(SwitchableLayer):
         difference = Linear(*fused).minus(self.fused())
         if self.num_conv_branches:
             self.conv_0.absorb(difference)
-        else:
+        elif self.has_identity:
             _absorb_into_norm(self.identity, difference)
 
     def get_config(self) -> dict[str, Any]:
@@ -309,8 +310,9 @@ class MobileOneBlock(SwitchableLayer):
 
 def _absorb_into_norm(norm: Any, difference: Linear) -> None:
     """Adds a purely per-channel difference to a lone BatchNorm."""
-    size = difference.kernel.shape[0]
-    centre = difference.kernel[size // 2, size // 2, :, 0]
+    size, _, channels, outputs = difference.kernel.shape
+    centre = difference.kernel[size // 2, size // 2]
+    centre = centre[:, 0] if outputs == 1 else np.diagonal(centre)[:channels]
     scale, _ = batch_norm_affine(norm)
     gain = (scale + centre) / scale
     mean = as_float64(norm.moving_mean)

@@ -8,6 +8,7 @@ container hands `reparameterize()` down to all switches inside it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from dl_techniques.errors import FusionError
 from dl_techniques.layers.fusion import Array, as_float64
+
+_HALF = ("float16", "bfloat16")
 
 
 class Reparameterizable:
@@ -69,6 +72,11 @@ class Reparameterizable:
         """Whether the deeper, also exact, step is done everywhere."""
         return all(switch.fused_form for _, switch in self.switches())
 
+    def hold_parts(self) -> None:
+        """Lets all parts know this network, whose variables change when a part's form does."""
+        for inner in self._flatten_layers(include_self=False, recursive=True):  # type: ignore[attr-defined]
+            inner._holder = weakref.ref(self)
+
     def form_state(self) -> dict[str, bool]:
         """Path of every switch -> whether it stands in its inference form."""
         return {path: switch.fused_form for path, switch in self.switches()}
@@ -87,6 +95,9 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
     """
 
     is_fold = False
+    part_order: tuple[str, ...] = ()
+    """Names of all sublayers in the order in which a fresh layer creates them, where a change of
+    form would otherwise leave another order: optimizers number their variables by it."""
 
     def __init__(self, fused_form: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -153,6 +164,9 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
             self._replace_parts(fused)
 
     def _to_fused(self) -> None:
+        for part in [getattr(self, name) for name in self.form_parts(False)]:
+            for _, inner in list(_walk(part, "")):
+                inner.set_form(False)
         arrays = self.fused_arrays()
         branches = tuple(np.array(keras.ops.convert_to_numpy(v)) for v in self.branch_variables())
         self._replace_parts(True)
@@ -169,7 +183,23 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
         else:
             self.neutral_branches()
         if not _same_after_cast(self.fused_arrays(), fused, dtypes):
-            self.absorb(fused)
+            self._absorb_or_stay(fused)
+
+    def _absorb_or_stay(self, fused: tuple[Array, ...]) -> None:
+        """Goes back to the inference form if the training form cannot hold its function."""
+        try:
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                self.absorb(fused)
+                now = self.fused_arrays()
+            if not _about_equal(fused, now, self.variable_dtype in _HALF):
+                raise FusionError(
+                    f"{self.name}: its fused weights were trained to what its branches cannot "
+                    "compute; keep it fused, or train its branches and fuse afterwards"
+                )
+        except FusionError:
+            self._replace_parts(True)
+            _assign(self.fused_variables(), fused)
+            raise
 
     def _replace_parts(self, fused: bool) -> None:
         with _unlocked(self):
@@ -180,11 +210,22 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
             if self.built and self._built_shape is not None:
                 with self._open_name_scope():
                     self.build_parts(self._built_shape)
+            order = {name: rank for rank, name in enumerate(self.part_order)}
+            self._layers.sort(key=lambda part: order.get(part.name, len(order)))
+        if not self.trainable:
+            self.trainable = False  # hands it down to the new parts
 
 
 def sync_variables(layer: Any) -> None:
-    """Makes the torch backend's parameter lists equal to the variables that exist now."""
-    for inner in layer._flatten_layers(include_self=True, recursive=True):
+    """Makes the torch backend's parameter lists equal to the variables that exist now.
+
+    The lists of a network that called `hold_parts` hold their parts' parameters, and follow.
+    """
+    holder = getattr(layer, "_holder", None)
+    network = holder() if holder is not None else None
+    for inner in (network if network is not None else layer)._flatten_layers(
+        include_self=True, recursive=True
+    ):
         if hasattr(inner, "_track_variables"):
             inner._track_variables()
 
@@ -214,6 +255,13 @@ def _same_after_cast(new: tuple[Array, ...], old: tuple[Array, ...], dtypes: lis
         np.array_equal(keras.ops.convert_to_numpy(keras.ops.cast(a, d)).astype(np.float64), b)
         for a, b, d in zip(new, old, dtypes, strict=True)
     )
+
+
+def _about_equal(fused: tuple[Array, ...], now: tuple[Array, ...], half: bool) -> bool:
+    """Whether two inference forms are one function, up to rounding of the branches."""
+    largest = max(float(np.max(np.abs(array))) for array in fused)
+    limit = (0.05 if half else 1e-3) * largest
+    return all(bool(np.all(np.abs(a - b) <= limit)) for a, b in zip(fused, now, strict=True))
 
 
 @contextmanager

@@ -126,6 +126,10 @@ class ScaledFFN(SwitchableLayer):
     """
 
     is_fold = True
+    part_order = (
+        "drop_path", "layer_scale", "attention_scale", "norm", "attention", "token_mixer",
+        "conv_ffn",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -29,8 +29,6 @@ def test_keras_seed_repeats_whole_layers() -> None:
         keras.utils.set_random_seed(5)
         drawn.append(numbers(HostTruncatedNormal()((6,))))
     np.testing.assert_array_equal(*drawn)
-    # The same on every backend: the third number of this seed, written down.
-    assert drawn[0].shape == (6,)
 
 
 def test_dtype_and_config() -> None:

@@ -1,6 +1,7 @@
 """Stages 2 and 3: the whole model learns to answer, through the package's public API.
 
-Stage 2 trains projector and decoder on a frozen, fused encoder; stage 3 trains everything.
+Stage 2 trains projector and decoder on a frozen, fused encoder; stage 3 trains the fused encoder
+as well.
 """
 
 from __future__ import annotations
@@ -107,6 +108,13 @@ def build_model(data: DemoData, encoder: FastVLM) -> FastVLMCausalLM:
         vocabulary_size=tokenizer.vocabulary_size(), dropout=0.0, **DECODER
     )
     return FastVLMCausalLM(FastVLMBackbone(encoder, decoder), preprocessor)
+
+
+def freeze_batch_norms(model: keras.Model) -> None:
+    """Lets every BatchNorm work with the statistics that it has."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def widen_context(model: FastVLMCausalLM) -> None:

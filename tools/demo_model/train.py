@@ -47,9 +47,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, help="folder of the finished preset")
     made.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--pretrain-epochs", type=int, default=4, help="16 000 pictures each")
-    made.add_argument("--language-epochs", type=int, default=7, help="8 000 records each")
-    made.add_argument("--together-epochs", type=int, default=2, help="8 000 records each")
+    made.add_argument("--pretrain-epochs", type=int, default=7, help="16 000 pictures each")
+    made.add_argument("--language-epochs", type=int, default=3, help="8 000 records each")
+    made.add_argument("--together-epochs", type=int, default=6, help="8 000 records each")
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
     return made
 
@@ -74,18 +74,21 @@ def language_stage(options: argparse.Namespace) -> None:
     finetune.train_stage(
         model, data, folder, options.language_epochs, options.records, 1.5e-3, options.seed + 1
     )
-    model.reset_reparameterization()
     model.save_to_preset(folder / "preset")
 
 
 def together_stage(options: argparse.Namespace) -> None:
-    """Stage 3: everything learns, more slowly."""
+    """Stage 3: everything learns, the encoder in its fused form and with fixed statistics.
+
+    Batches of this stage are of one group of kinds, so their statistics would mislead BatchNorm.
+    """
     folder = options.work / "together"
     if (folder / "preset").is_dir():
         return
     data = language_data(options)
     model = FastVLMCausalLM.from_preset(str(options.work / "language" / "preset"))
     model.backbone.vision_encoder.trainable = True
+    finetune.freeze_batch_norms(model.backbone.vision_encoder)
     finetune.train_stage(
         model, data, folder, options.together_epochs, options.records, 5e-4, options.seed + 2
     )

@@ -268,6 +268,7 @@ class Stage(Reparameterizable, keras.layers.Layer):
         dropout_rate: float. Defaults to 0.
         drop_path_rates: sequence of `depth` floats. Defaults to zeros.
         layer_scale_init: float. Defaults to 1e-5.
+        reparameterized: bool or "folded". The form to start in. Defaults to `False`.
         **kwargs: name, dtype.
 
     Raises:
@@ -290,6 +291,7 @@ class Stage(Reparameterizable, keras.layers.Layer):
         dropout_rate: float = 0.0,
         drop_path_rates: Sequence[float] | None = None,
         layer_scale_init: float = 1e-5,
+        reparameterized: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -298,6 +300,10 @@ class Stage(Reparameterizable, keras.layers.Layer):
             raise ValueError(
                 f'a stage needs mixer "repmixer" or "attention" and one drop path rate a block; '
                 f"got {mixer!r} and {len(rates)} rates for {depth} blocks"
+            )
+        if reparameterized not in (False, True, "folded"):
+            raise ValueError(
+                f'reparameterized must be True, False or "folded", got {reparameterized!r}'
             )
         self.depth, self.mixer, self.num_heads = depth, mixer, num_heads
         self.mlp_ratio, self.positional_encoding, self.norm_kind = (
@@ -308,23 +314,28 @@ class Stage(Reparameterizable, keras.layers.Layer):
         self.dropout_rate, self.drop_path_rates = dropout_rate, tuple(rates)
         self.layer_scale_init = layer_scale_init
         self.position = (
-            ConditionalPositionalEncoding(name="position", dtype=self.dtype_policy)
+            ConditionalPositionalEncoding(
+                reparameterized=bool(reparameterized), name="position", dtype=self.dtype_policy
+            )
             if positional_encoding
             else None
         )
-        self.blocks = [self._block(i, rate) for i, rate in enumerate(rates)]
+        self.blocks = [self._block(i, rate, reparameterized) for i, rate in enumerate(rates)]
 
-    def _block(self, index: int, drop_path_rate: float) -> RepMixerBlock | AttentionBlock:
+    def _block(
+        self, index: int, drop_path_rate: float, form: bool | str
+    ) -> RepMixerBlock | AttentionBlock:
         options: dict[str, Any] = {
             "mlp_ratio": self.mlp_ratio,
             "dropout_rate": self.dropout_rate,
             "drop_path_rate": drop_path_rate,
             "layer_scale_init": self.layer_scale_init,
+            "folded": form == "folded",
             "name": f"block_{index}",
             "dtype": self.dtype_policy,
         }
         if self.mixer == "repmixer":
-            return RepMixerBlock(**options)
+            return RepMixerBlock(reparameterized=bool(form), **options)
         return AttentionBlock(self.num_heads, norm=self.norm_kind, **options)
 
     def build(self, input_shape: Shape) -> None:
@@ -344,7 +355,7 @@ class Stage(Reparameterizable, keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """Constructor arguments, the current form included."""
         return {
             **super().get_config(),
             "depth": self.depth,
@@ -356,4 +367,5 @@ class Stage(Reparameterizable, keras.layers.Layer):
             "dropout_rate": self.dropout_rate,
             "drop_path_rates": list(self.drop_path_rates),
             "layer_scale_init": self.layer_scale_init,
+            "reparameterized": "folded" if self.folded else self.reparameterized,
         }

@@ -151,6 +151,7 @@ class FastVLM(Reparameterizable, keras.Model):
         self._compiled_form: dict[str, bool] | None = None
         self._function_forms: dict[str, dict[str, bool]] = {}
         self._declare_forms(reparameterized)
+        self.hold_parts()
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> FastVLM:

@@ -33,7 +33,8 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
         **kwargs: `name`, `compile` of a KerasHub task.
 
     Example:
-        >>> import keras, keras_hub
+        >>> import keras, keras_hub, numpy as np
+        >>> from dl_techniques import FastVLMImageConverter, FastVLMTokenizer
         >>> picture = keras.Input((32, 32, 3))
         >>> encoder = keras.Model(picture, keras.layers.Conv2D(6, 16, 16)(picture))
         >>> tokenizer = FastVLMTokenizer.train(["what is this?"], vocabulary_size=300)

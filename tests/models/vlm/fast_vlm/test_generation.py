@@ -73,6 +73,7 @@ def test_greedy_equals_the_plain_forward_pass(model):
     assert len(set(got)) > 5
 
 
+@pytest.mark.full
 def test_uncompiled_equals_compiled(model):
     inputs = arrays(model, QUESTIONS[:1], IMAGES[:1])
     eager = FastVLMCausalLM(model.backbone)
@@ -161,6 +162,18 @@ def test_text_in_text_out(model):
     assert full.endswith(single) and "Why?" in full and "<image>" not in full
     talk = {"messages": [{"role": "user", "content": "Why?"}], "images": IMAGES[0]}
     assert model.generate(talk, max_new_tokens=NEW) == single
+
+
+def test_a_dataset_of_batches(model):
+    """As tf.data gives it: an iterator over NumPy batches, answered one after the other."""
+
+    class Dataset:
+        def as_numpy_iterator(self):
+            yield {"prompts": np.array([b"Why?", b"What?"])}
+            yield {"prompts": np.array([b"Why not?"])}
+
+    told = model.generate(Dataset(), max_new_tokens=2)
+    assert told == model.generate(["Why?", "What?", "Why not?"], max_new_tokens=2)
 
 
 def test_lengths(model):

@@ -1,0 +1,184 @@
+"""Reading and writing a network as a folder, and what damaged files get."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dl_techniques.errors import PresetError
+from dl_techniques.models.vision.fast_vlm.model import FastVLM
+from dl_techniques.models.vision.fast_vlm.preset_files import CONFIG_FILE, WEIGHTS_FILE
+from tests.helpers import numbers, relative_difference
+from tests.models.vision.fast_vlm.small_network import make_network, pictures
+
+
+@pytest.fixture
+def network() -> FastVLM:
+    return make_network(include_top=False)
+
+
+@pytest.fixture
+def preset(network: FastVLM, tmp_path: Path) -> Path:
+    """A saved network."""
+    network.save_to_preset(tmp_path / "preset")
+    return tmp_path / "preset"
+
+
+def refusal(source: Path, **overrides: Any) -> str:
+    """The one line that loading gives."""
+    with pytest.raises(PresetError) as caught:
+        FastVLM.from_preset(source, **overrides)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    return message
+
+
+def cut(path: Path, part: float) -> None:
+    """Keeps the first part of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+
+
+@pytest.mark.parametrize("fold", [None, False, True])
+def test_a_folder_keeps_form_and_numbers(fold: bool | None, tmp_path: Path) -> None:
+    network, x = make_network(include_top=False), pictures()
+    if fold is not None:
+        network.reparameterize(fold=fold)
+    network.save_to_preset(str(tmp_path / "new" / "folder"))
+    loaded = FastVLM.from_preset(str(tmp_path / "new" / "folder"))
+    assert loaded.form_state() == network.form_state()
+    np.testing.assert_array_equal(numbers(loaded(x)), numbers(network(x)))
+    assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == sorted(
+        [CONFIG_FILE, WEIGHTS_FILE]
+    )
+
+
+def test_a_keras_file_is_a_preset_too(network: FastVLM, tmp_path: Path) -> None:
+    network.save(tmp_path / "network.keras")
+    loaded = FastVLM.from_preset(tmp_path / "network.keras")
+    np.testing.assert_array_equal(numbers(loaded(pictures())), numbers(network(pictures())))
+    assert "no overrides" in refusal(tmp_path / "network.keras", dtype="bfloat16")
+
+
+def test_a_compiled_network_is_a_preset_too(tmp_path: Path) -> None:
+    network = make_network()
+    network.compile(keras.optimizers.Adam(), "mse")
+    network.optimizer.build(network.trainable_variables)
+    network.save_to_preset(tmp_path)
+    loaded = FastVLM.from_preset(tmp_path)
+    np.testing.assert_array_equal(numbers(loaded(pictures())), numbers(network(pictures())))
+
+
+def test_overrides_replace_saved_arguments(network: FastVLM, preset: Path) -> None:
+    loaded = FastVLM.from_preset(preset, dtype="mixed_bfloat16", name="mine")
+    assert loaded.dtype_policy.name == "mixed_bfloat16" and loaded.name == "mine"
+    assert relative_difference(loaded(pictures()), network(pictures())) < 0.05
+
+
+def test_a_wrong_override_is_named(preset: Path) -> None:
+    message = refusal(preset, num_clases=3)
+    assert "'num_clases'" in message and "num_classes" in message and "cut short" not in message
+
+
+def test_an_override_that_does_not_fit_the_weights_is_named(preset: Path) -> None:
+    message = refusal(preset, embed_dims=[16, 16, 32])
+    assert "embed_dims" in message and "cut short" not in message
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert CONFIG_FILE in refusal(tmp_path)
+    assert "nowhere" in refusal(tmp_path / "nowhere")
+    assert "no such file" in refusal(tmp_path / "nowhere.keras")
+
+
+def test_weights_missing(preset: Path) -> None:
+    (preset / WEIGHTS_FILE).unlink()
+    assert WEIGHTS_FILE in refusal(preset)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.95])
+def test_a_file_cut_short(preset: Path, name: str, part: float) -> None:
+    cut(preset / name, part)
+    message = refusal(preset)
+    assert name in message and "cut short" in message
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
+def test_an_archive_cut_short(network: FastVLM, tmp_path: Path, part: float) -> None:
+    path = tmp_path / "network.keras"
+    network.save(path)
+    cut(path, part)
+    message = refusal(path)
+    assert "network.keras" in message and "cut short" in message
+
+
+def test_an_archive_with_a_flipped_part(network: FastVLM, tmp_path: Path) -> None:
+    path = tmp_path / "network.keras"
+    network.save(path)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(255 - b for b in content[middle : middle + 2000])
+    path.write_bytes(content)
+    assert "network.keras" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2]", '"words"', '{"class_name": "FastVLM"}', "\u00ff\u0000", "{}"]
+)
+def test_a_config_that_is_none(preset: Path, text: str) -> None:
+    (preset / CONFIG_FILE).write_bytes(text.encode("latin-1"))
+    assert CONFIG_FILE in refusal(preset)
+
+
+def test_a_config_with_an_unknown_argument(preset: Path) -> None:
+    document = json.loads((preset / CONFIG_FILE).read_text("utf-8"))
+    document["config"]["flavour"] = "lemon"
+    (preset / CONFIG_FILE).write_text(json.dumps(document), "utf-8")
+    assert "flavour" in refusal(preset)
+
+
+def test_weights_of_another_network(preset: Path, tmp_path: Path) -> None:
+    other = make_network(include_top=False, depths=(1, 2, 1))
+    other.save_to_preset(tmp_path / "other")
+    (tmp_path / "other" / WEIGHTS_FILE).replace(preset / WEIGHTS_FILE)
+    assert WEIGHTS_FILE in refusal(preset)
+
+
+def test_another_class(tmp_path: Path) -> None:
+    dense = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    dense.save(tmp_path / "dense.keras")
+    assert "holds a Sequential, expected a FastVLM" in refusal(tmp_path / "dense.keras")
+    (tmp_path / "folder").mkdir()
+    document = json.dumps(keras.saving.serialize_keras_object(dense))
+    (tmp_path / "folder" / CONFIG_FILE).write_text(document, "utf-8")
+    dense.save_weights(tmp_path / "folder" / WEIGHTS_FILE)
+    assert "holds a Sequential, expected a FastVLM" in refusal(tmp_path / "folder")
+
+
+def test_a_failed_save_leaves_the_old_files(
+    network: FastVLM, preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in preset.iterdir()}
+
+    def half_a_file(path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(network, "save_weights", half_a_file)
+    with pytest.raises(OSError, match="disk full"):
+        network.save_to_preset(preset)
+    assert {path.name: path.read_bytes() for path in preset.iterdir()} == before
+
+
+def test_saving_again_replaces(network: FastVLM, preset: Path) -> None:
+    network.reparameterize(fold=True)
+    network.save_to_preset(preset)
+    loaded = FastVLM.from_preset(preset)
+    assert loaded.folded
+    np.testing.assert_array_equal(numbers(loaded(pictures())), numbers(network(pictures())))
