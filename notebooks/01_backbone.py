@@ -41,7 +41,7 @@ from tools.notebook_data import labelled_pictures, shape_pictures
 
 SMALL = os.environ.get("DL_NOTEBOOK_SMALL") == "1"  # the tests' setting: seconds, not minutes
 DATA = os.environ.get("DL_NOTEBOOK_DATA")
-SIZE, EPOCHS = (32, 1) if SMALL else (64, 12)
+SIZE, EPOCHS = (32, 1) if SMALL else (64, 6)
 TRAIN, TEST = (48, 16) if SMALL else (1500, 300)  # of drawn shapes; of files: all there are
 
 keras.utils.set_random_seed(0)
@@ -86,8 +86,9 @@ for name, config in FastVLM.MODEL_VARIANTS.items():
     print(f"{name:12s} dims {config.embed_dims}, depths {config.depths}")
 
 # %%
+fewer = {"depths": (1, 1, 1)} if SMALL else {}
 model = FastVLM.from_variant(
-    "nano", num_classes=len(names), input_shape=(SIZE, SIZE, 3), layer_scale_init=0.1
+    "nano", num_classes=len(names), input_shape=(SIZE, SIZE, 3), layer_scale_init=0.1, **fewer
 )
 print(f"{model.count_params():,} parameters, {model.feature_dim} features")
 print(f"one place of the last map for {model.total_stride} x {model.total_stride} pixels")

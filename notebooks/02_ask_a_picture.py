@@ -137,7 +137,7 @@ def first_tokens(name, question, number=5):
     logits, _ = model.prefill(batch, model.encode_images(batch["images"]))
     chances = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
     best = np.argsort(-chances)[:number]
-    return [model.preprocessor.tokenizer.id_to_token(int(i)) for i in best], chances[best]
+    return model.preprocessor.tokenizer.detokenize(best[:, None].tolist()), chances[best]
 
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 2.2), dpi=65)

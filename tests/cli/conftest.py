@@ -40,7 +40,7 @@ def tiny_preset(tmp_path_factory: pytest.TempPathFactory) -> str:
         include_top=False,
         input_shape=(32, 32, 3),
     )
-    tokenizer = FastVLMTokenizer.train(TEXTS, vocabulary_size=300)
+    tokenizer = FastVLMTokenizer.from_texts(TEXTS, vocabulary_size=300)
     preprocessor = FastVLMCausalLMPreprocessor(
         tokenizer, FastVLMImageConverter(32), sequence_length=256, num_image_tokens=4
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -13,9 +15,17 @@ import pytest
 from PIL import Image
 
 from dl_techniques import Chat
-from dl_techniques.cli import main
+from dl_techniques.cli import main, session
 
 SHORT = ("--max-new-tokens", "6")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def load_once() -> Iterator[None]:
+    """Commands of this file share loaded models: every load would compile everything anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "load_model", functools.cache(session.load_model))
+        yield
 
 
 def fastvlm(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ LENGTH = 96
 def preprocessor():
     texts = ["system\nYou are a helpful assistant. user\n assistant\n red"] * 4
     return FastVLMCausalLMPreprocessor(
-        FastVLMTokenizer.train(texts, vocabulary_size=330),
+        FastVLMTokenizer.from_texts(texts, vocabulary_size=330),
         FastVLMImageConverter(8),
         sequence_length=LENGTH,
         num_image_tokens=4,

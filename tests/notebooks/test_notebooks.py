@@ -36,6 +36,7 @@ def printed(notebook: Any) -> str:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small setting, drawn shapes, the shipped preset."""
     monkeypatch.setenv("DL_NOTEBOOK_SMALL", "1")
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling is most of the time
     monkeypatch.delenv("DL_NOTEBOOK_DATA", raising=False)
     monkeypatch.delenv("DL_NOTEBOOK_PRESET", raising=False)
 

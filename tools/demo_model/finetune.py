@@ -95,7 +95,7 @@ def _as_typed(message: dict[str, str], rng: np.random.Generator) -> dict[str, st
 
 def build_model(data: DemoData, encoder: FastVLM) -> FastVLMCausalLM:
     """A fresh decoder, projector and tokenizer around a trained encoder."""
-    tokenizer = FastVLMTokenizer.train(tokenizer_corpus(data), vocabulary_size=VOCABULARY)
+    tokenizer = FastVLMTokenizer.from_texts(tokenizer_corpus(data), vocabulary_size=VOCABULARY)
     side = data.size
     preprocessor = FastVLMCausalLMPreprocessor(
         tokenizer,

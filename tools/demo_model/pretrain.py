@@ -118,7 +118,7 @@ def pretrain(
     Returns:
         The trained encoder in its branched form.
     """
-    if (folder / "encoder").is_dir():
+    if (folder / "encoder" / "config.json").is_file():
         return FastVLM.from_preset(folder / "encoder")
     encoder = FastVLM.from_variant("demo", include_top=False, input_shape=(data.size, data.size, 3))
     model = build(encoder)

@@ -11,6 +11,7 @@ Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +75,7 @@ def language_stage(options: argparse.Namespace) -> None:
     finetune.train_stage(
         model, data, folder, options.language_epochs, options.records, 1.5e-3, options.seed + 1
     )
-    model.save_to_preset(folder / "preset")
+    save_finished(model, folder / "preset")
 
 
 def together_stage(options: argparse.Namespace) -> None:
@@ -92,7 +93,15 @@ def together_stage(options: argparse.Namespace) -> None:
     finetune.train_stage(
         model, data, folder, options.together_epochs, options.records, 5e-4, options.seed + 2
     )
-    model.save_to_preset(folder / "preset")
+    save_finished(model, folder / "preset")
+
+
+def save_finished(model: FastVLMCausalLM, folder: Path) -> None:
+    """Writes beside the folder and moves: a folder that exists is a finished stage."""
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_to_preset(partial)
+    partial.rename(folder)
 
 
 def language_data(options: argparse.Namespace) -> DemoData:

@@ -154,7 +154,7 @@ class FastVLM(Reparameterizable, keras.Model):
         self.hold_parts()
 
     @classmethod
-    def from_variant(cls, name: str, **overrides: Any) -> FastVLM:
+    def from_variant(cls, name: str, /, **overrides: Any) -> FastVLM:
         """A network by name, randomly initialised.
 
         Args:

@@ -1,25 +1,43 @@
-"""Reading and writing a vision network as a folder: `config.json` and `model.weights.h5`."""
+"""Reading and writing a vision network as a folder: `config.json` and `model.weights.h5`.
+
+A preset is the network alone: what `compile()` added (loss, optimizer and its state) stays out.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 from dl_techniques.errors import PresetError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def save(model: Any, folder: str | Path) -> None:
     """Writes both files under temporary names and moves them into place."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    model = model if getattr(model, "optimizer", None) is None else _without_optimizer(model)
     config = json.dumps(keras.saving.serialize_keras_object(model), indent=2)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
         weights, text = Path(scratch) / WEIGHTS_FILE, Path(scratch) / CONFIG_FILE
@@ -27,6 +45,12 @@ def save(model: Any, folder: str | Path) -> None:
         text.write_text(config, encoding="utf-8")
         os.replace(weights, folder / WEIGHTS_FILE)
         os.replace(text, folder / CONFIG_FILE)
+
+
+def _without_optimizer(model: Any) -> Any:
+    plain = type(model).from_config(model.get_config())
+    plain.set_weights(model.get_weights())
+    return plain
 
 
 def load(cls: type, source: str | Path, overrides: dict[str, Any]) -> Any:
@@ -48,21 +72,48 @@ def load(cls: type, source: str | Path, overrides: dict[str, Any]) -> Any:
     model = _build(cls, config_path, overrides)
     try:
         model.load_weights(weights_path)
-    except (OSError, ValueError, KeyError) as error:
+        _refuse_leftovers(model, weights_path)
+    except _UNREADABLE as error:
+        if overrides and isinstance(error, ValueError):
+            raise PresetError(
+                f"{weights_path}: does not fit the network with {overrides}; "
+                f"load it as it was saved ({_one_line(error)})"
+            ) from error
         raise _damaged(weights_path, error) from error
     return model
+
+
+def _refuse_leftovers(model: Any, path: Path) -> None:
+    """Keras ignores arrays that the network has no place for; here they are an error."""
+    arrays: list[str] = []
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: arrays.append(name) if isinstance(item, h5py.Dataset) else None
+        )
+    found = sum(not name.startswith("optimizer/") for name in arrays)
+    if found != len(model.weights):
+        raise ValueError(f"it holds {found} arrays for a network of {len(model.weights)}")
 
 
 def _build(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        found = document["class_name"]
-        if found == cls.__name__:
-            document["config"].update(overrides)
-            return keras.saving.deserialize_keras_object(document)
+        found, config = document["class_name"], dict(document["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from error
-    raise PresetError(f"{path}: holds a {found}, expected a {cls.__name__}")
+    if found != cls.__name__:
+        raise PresetError(f"{path}: holds a {found}, expected a {cls.__name__}")
+    for key in overrides:
+        if key not in config:
+            near = difflib.get_close_matches(key, config, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {sorted(config)}"
+            raise PresetError(f"{path}: {cls.__name__} has no argument {key!r}{hint}")
+    try:
+        return keras.saving.deserialize_keras_object(
+            {**document, "config": {**config, **overrides}}
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
 
 
 def _load_archive(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
@@ -72,7 +123,7 @@ def _load_archive(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
         raise PresetError(f"{path}: no such file")
     try:
         model = keras.saving.load_model(path)
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
     if not isinstance(model, cls):
         raise PresetError(f"{path}: holds a {type(model).__name__}, expected a {cls.__name__}")
@@ -80,5 +131,12 @@ def _load_archive(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> PresetError:
-    detail = " ".join(str(error).split())[:200]
-    return PresetError(f"{path}: cannot be read ({detail}); it may be cut short, get it again")
+    return PresetError(
+        f"{path}: cannot be read ({_one_line(error)}); it may be cut short, get it again"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    """The innermost reason that Keras gives, shortened."""
+    reason = str(error).rpartition("Exception encountered:")[2]
+    return " ".join(reason.split())[:200]

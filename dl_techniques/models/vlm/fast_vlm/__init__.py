@@ -6,6 +6,8 @@ Example:
     >>> model.generate({"prompts": "What is this?", "images": "cat.jpg"})  # doctest: +SKIP
 """
 
+# Presets name the vision network's classes: importing it registers them.
+import dl_techniques.models.vision.fast_vlm  # noqa: F401
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.chat import Chat

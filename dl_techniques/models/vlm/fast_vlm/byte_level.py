@@ -70,7 +70,7 @@ def with_special_tokens(vocabulary: Mapping[str, int], special: Sequence[str]) -
         raise ValueError(
             f"The vocabulary lacks {len(absent)} of the 256 byte symbols (e.g. {absent[0]!r}), "
             "so some texts could not be written. Pass a complete byte-level vocabulary or use "
-            "FastVLMTokenizer.train(texts)."
+            "FastVLMTokenizer.from_texts(texts)."
         )
     next_id = max(result.values()) + 1
     for token in special:

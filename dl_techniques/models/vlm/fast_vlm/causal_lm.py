@@ -37,7 +37,7 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
         >>> from dl_techniques import FastVLMImageConverter, FastVLMTokenizer
         >>> picture = keras.Input((32, 32, 3))
         >>> encoder = keras.Model(picture, keras.layers.Conv2D(6, 16, 16)(picture))
-        >>> tokenizer = FastVLMTokenizer.train(["what is this?"], vocabulary_size=300)
+        >>> tokenizer = FastVLMTokenizer.from_texts(["what is this?"], vocabulary_size=300)
         >>> preprocessor = FastVLMCausalLMPreprocessor(
         ...     tokenizer, FastVLMImageConverter(32), sequence_length=160, num_image_tokens=4)
         >>> decoder = keras_hub.models.QwenBackbone(
@@ -69,6 +69,16 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
         inputs = backbone.input
         outputs = backbone.decoder.logits(backbone(inputs))
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+    @property
+    def preprocessor(self) -> Any:
+        """What turns prompts into arrays, or None."""
+        return getattr(self, "_preprocessor", None)
+
+    @preprocessor.setter
+    def preprocessor(self, value: Any) -> None:
+        # It has no weights and is no part of the network: kept out of what PyTorch tracks.
+        object.__setattr__(self, "_preprocessor", value)
 
     def compile(
         self,

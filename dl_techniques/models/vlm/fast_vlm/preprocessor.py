@@ -66,7 +66,7 @@ class FastVLMCausalLMPreprocessor(PresetMixin, hub_models.CausalLMPreprocessor):
         ImageError: a picture cannot be read.
 
     Example:
-        >>> tokenizer = FastVLMTokenizer.train(["what is this?"], vocabulary_size=300)
+        >>> tokenizer = FastVLMTokenizer.from_texts(["what is this?"], vocabulary_size=300)
         >>> preprocessor = FastVLMCausalLMPreprocessor(
         ...     tokenizer, FastVLMImageConverter(32), sequence_length=160, num_image_tokens=4
         ... )

@@ -149,7 +149,7 @@ def _one_line_errors(source: str | Path) -> Iterator[None]:
         yield
     except DLTechniquesError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PresetError(f"cannot load preset {str(source)!r}: {reason}") from error
 

@@ -56,7 +56,7 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
         ValueError: a merge rule or one of the 256 byte symbols is missing in the vocabulary.
 
     Example:
-        >>> tokenizer = FastVLMTokenizer.train(["a red cube"] * 8, vocabulary_size=300)
+        >>> tokenizer = FastVLMTokenizer.from_texts(["a red cube"] * 8, vocabulary_size=300)
         >>> tokenizer.detokenize(tokenizer.tokenize("a red cube"))
         'a red cube'
 
@@ -91,7 +91,7 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
         )
 
     @classmethod
-    def train(
+    def from_texts(
         cls, texts: Iterable[str], vocabulary_size: int = 2048, min_frequency: int = 2
     ) -> FastVLMTokenizer:
         """Learn a vocabulary from plain texts, with the pre-tokenizer used at run time.

@@ -73,7 +73,7 @@ def make_backbone(kind: str = "qwen", vocabulary: int = VOCABULARY) -> FastVLMBa
 
 def make_preprocessor(image_size: int = SIZE) -> FastVLMCausalLMPreprocessor:
     """Tokenizer, picture converter and template."""
-    tokenizer = FastVLMTokenizer.train(TEXTS, vocabulary_size=VOCABULARY)
+    tokenizer = FastVLMTokenizer.from_texts(TEXTS, vocabulary_size=VOCABULARY)
     return FastVLMCausalLMPreprocessor(
         tokenizer,
         FastVLMImageConverter(image_size),

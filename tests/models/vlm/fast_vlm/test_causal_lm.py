@@ -64,6 +64,19 @@ def test_fit_learns_the_answers():
         model.fit(RECORDS, y=np.zeros(2))
 
 
+def test_the_preprocessor_can_be_taken_off_and_put_back():
+    model = make_model()
+    preprocessor, model.preprocessor = model.preprocessor, None
+    with pytest.raises(ValueError, match="preprocessor"):
+        model.stream({})
+    model.preprocessor = preprocessor
+    assert len(model.generate(["Why?"], max_new_tokens=2)) == 1
+    inputs = preprocessor.generate_preprocess("Why?")
+    inputs["images"] = np.zeros((1, 1, 32, 32, 3), "float32")
+    inputs["vision_indices"] = np.full((1, 4), 192, "int32")
+    assert model.predict(inputs, verbose=0).ndim == 3
+
+
 def test_lora_trains_and_is_heard():
     model = make_model()
     before = logits(model)

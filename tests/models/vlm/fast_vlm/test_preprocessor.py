@@ -26,7 +26,7 @@ TEXTS = ["system\nYou are a helpful assistant. user\n assistant\n What is it? A 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return FastVLMTokenizer.train(TEXTS, vocabulary_size=330)
+    return FastVLMTokenizer.from_texts(TEXTS, vocabulary_size=330)
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +316,7 @@ def test_works_without_tensorflow():
 import sys
 sys.modules["tensorflow"] = None
 from dl_techniques import FastVLMCausalLMPreprocessor, FastVLMImageConverter, FastVLMTokenizer
-tokenizer = FastVLMTokenizer.train(["what is this?"], vocabulary_size=300)
+tokenizer = FastVLMTokenizer.from_texts(["what is this?"], vocabulary_size=300)
 preprocessor = FastVLMCausalLMPreprocessor(
     tokenizer, FastVLMImageConverter(8), sequence_length=120, num_image_tokens=4
 )

@@ -13,7 +13,7 @@ TEXT = "Größe: 🦉 猫!\nté"
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return FastVLMTokenizer.train(["plain words only"] * 4, vocabulary_size=280)
+    return FastVLMTokenizer.from_texts(["plain words only"] * 4, vocabulary_size=280)
 
 
 class OneStepAtATime(TokenLoop):

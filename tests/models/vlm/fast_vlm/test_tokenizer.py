@@ -52,7 +52,7 @@ QWEN2 = (
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return FastVLMTokenizer.train(CORPUS, vocabulary_size=420)
+    return FastVLMTokenizer.from_texts(CORPUS, vocabulary_size=420)
 
 
 @pytest.fixture(scope="module")
@@ -201,12 +201,12 @@ def test_sequence_length_pads_with_the_pad_token(tokenizer):
 
 
 def test_training_is_repeatable_and_bounded():
-    first, second = (FastVLMTokenizer.train(CORPUS, vocabulary_size=300) for _ in range(2))
+    first, second = (FastVLMTokenizer.from_texts(CORPUS, vocabulary_size=300) for _ in range(2))
     assert first.vocabulary == second.vocabulary and first.merges == second.merges
     assert first.vocabulary_size() == 300
-    assert FastVLMTokenizer.train(["a"], vocabulary_size=4096).vocabulary_size() == 260
+    assert FastVLMTokenizer.from_texts(["a"], vocabulary_size=4096).vocabulary_size() == 260
     with pytest.raises(ValueError, match="at least 260"):
-        FastVLMTokenizer.train(CORPUS, vocabulary_size=100)
+        FastVLMTokenizer.from_texts(CORPUS, vocabulary_size=100)
 
 
 def test_assets_and_config_round_trip(tokenizer, tmp_path):
