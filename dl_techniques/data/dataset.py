@@ -131,7 +131,7 @@ class ConversationDataset(keras.utils.PyDataset):
         missing = self.batch_size - len(encoded)
         encoded += [encoded[0]] * missing
         x, y, weight = self.preprocessor.pack_for_training(
-            encoded, self._length(encoded), self.images_per_record
+            encoded, self._length(encoded, index), self.images_per_record
         )
         weight[self.batch_size - missing :] = 0.0
         return x, y, weight
@@ -150,7 +150,13 @@ class ConversationDataset(keras.utils.PyDataset):
             return np.arange(len(self.records))
         return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.records))
 
-    def _length(self, encoded: Sequence[Any]) -> int:
-        """The smallest bucket that holds every row; its last token is a target only."""
+    def _length(self, encoded: Sequence[Any], index: int) -> int:
+        """The smallest bucket that holds every row; its last token is a target only.
+
+        On TensorFlow, Keras takes the shapes of the first two batches for those of all, unless
+        they differ: there the first batch is one position longer than any bucket.
+        """
+        if index == 0 and len(self.buckets) > 1 and keras.config.backend() == "tensorflow":
+            return self.buckets[-1] + 1
         longest = max(len(row.token_ids) for row in encoded) - 1
         return next((b for b in self.buckets if b >= longest), self.buckets[-1])

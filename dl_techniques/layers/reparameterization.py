@@ -212,8 +212,8 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
                     self.build_parts(self._built_shape)
             order = {name: rank for rank, name in enumerate(self.part_order)}
             self._layers.sort(key=lambda part: order.get(part.name, len(order)))
-        if not self.trainable:
-            self.trainable = False  # hands it down to the new parts
+        for part in self._layers if not self.trainable else []:
+            part.trainable = False
 
 
 def sync_variables(layer: Any) -> None:

@@ -55,15 +55,20 @@ class Conversations:
         count: how many.
         seed: of the draws; stages use different ones, so that no picture comes twice.
         block: records of a block, the batch size.
+        start: number of the first record.
     """
 
-    def __init__(self, data: DemoData, count: int, seed: int, block: int = 32) -> None:
+    def __init__(
+        self, data: DemoData, count: int, seed: int, block: int = 32, start: int = 0
+    ) -> None:
         self.data, self.count, self.seed, self.block = data, count, seed, block
+        self.start = start
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        index += self.start
         kind = self._kind(index)
         record = self.data.make_record(kind, "train", index, self.seed)
         turns = record["messages"][: 2 * MOST_TURNS[kind]]
@@ -155,8 +160,7 @@ def train_stage(
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
     model.compile(optimizer)
     done = completed_epochs(folder)
-    records = Conversations(data, epochs * records_per_epoch, seed, batch_size)
-    batches = EpochSlices(records, model.preprocessor, batch_size, epochs, done)
+    batches = EpochSlices(data, model.preprocessor, records_per_epoch, seed, batch_size, done)
     callbacks = [
         keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False),
         keras.callbacks.CSVLogger(folder / "log.csv", append=True),
@@ -168,35 +172,43 @@ class EpochSlices(keras.utils.PyDataset):
     """Epoch e sees the e-th slice of the records: every record once in the whole run.
 
     Args:
-        records: all records of the run.
+        data: the recipe's pictures and questions.
         preprocessor: the model's.
+        count: records of an epoch.
+        seed: of the records.
         batch_size: rows of a batch.
-        epochs: number of slices.
-        done: slices that earlier runs have used.
+        done: epochs that earlier runs have completed.
     """
 
     def __init__(
-        self, records: Conversations, preprocessor: Any, batch_size: int, epochs: int, done: int
+        self, data: DemoData, preprocessor: Any, count: int, seed: int, batch_size: int, done: int
     ) -> None:
         super().__init__()
-        self.batches = ConversationDataset(
+        self.data, self.preprocessor, self.count = data, preprocessor, count
+        self.seed, self.batch_size = seed, batch_size
+        # Keras ends one epoch extra when `fit` starts.
+        self.epoch = done - 1
+        self.batches = self._slice()
+
+    def _slice(self) -> ConversationDataset:
+        start = max(self.epoch, 0) * self.count
+        records = Conversations(self.data, self.count, self.seed, self.batch_size, start)
+        return ConversationDataset(
             records,
-            preprocessor,
-            batch_size,
+            self.preprocessor,
+            self.batch_size,
             shuffle=False,
-            length_buckets=(64, 96, 128),
+            length_buckets=(64, 96, SEQUENCE_LENGTH),
             drop_remainder=True,
         )
-        self.per_epoch = len(self.batches) // epochs
-        # Keras ends one epoch extra when `fit` starts.
-        self.epoch, self.last = done - 1, epochs - 1
 
     def __len__(self) -> int:
-        return self.per_epoch
+        return self.count // self.batch_size
 
     def on_epoch_end(self) -> None:
         """Goes on to the next slice."""
-        self.epoch = min(self.epoch + 1, self.last)
+        self.epoch += 1
+        self.batches = self._slice()
 
     def __getitem__(self, index: int) -> Any:
-        return self.batches[max(self.epoch, 0) * self.per_epoch + index]
+        return self.batches[index]
