@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--pretrain-epochs", type=int, default=7, help="16 000 pictures each")
     made.add_argument("--language-epochs", type=int, default=3, help="8 000 records each")
-    made.add_argument("--together-epochs", type=int, default=6, help="8 000 records each")
+    made.add_argument("--together-epochs", type=int, default=3, help="8 000 records each")
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
     return made
 
