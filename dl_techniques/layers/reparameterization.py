@@ -278,7 +278,7 @@ def _unlocked(layer: Any) -> Iterator[None]:
 def _drop_part(layer: Any, name: str) -> None:
     part = getattr(layer, name, None)
     if part is not None:
-        layer._layers.remove(part)
+        layer._tracker.untrack(part)
         setattr(layer, name, None)
 
 

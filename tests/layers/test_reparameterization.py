@@ -80,6 +80,17 @@ def test_frozen_layers_stay_frozen(fused_first: bool) -> None:
     assert outer.trainable_variables
 
 
+def test_going_back_and_forth_loses_nothing() -> None:
+    # New parts may get the memory, and so the id, of old ones.
+    block = MobileOneBlock(2, 1, activation=None)
+    block.build((1, 1, 1, 2))
+    for _ in range(30):
+        block.reparameterize()
+        assert len(block.weights) == 2
+        block.reset_reparameterization()
+        assert len(block.weights) == 9
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16"])
 def test_half_precision_changes_form(dtype: str) -> None:
     block = MobileOneBlock(4, dtype=dtype)

@@ -26,6 +26,12 @@ def make_network(**options: Any) -> FastVLM:
     return network
 
 
+def make_smaller_network(**options: Any) -> FastVLM:
+    """Two stages: for what compiles a whole step of training."""
+    shape = {"embed_dims": (8, 16), "depths": (1, 1), "num_heads": (1, 2)}
+    return make_network(**{**shape, **options})
+
+
 def pictures(batch: int = 2, height: int = SIZE, width: int = SIZE) -> Array:
     """float32[B, H, W, 3]."""
     return random_array(batch, height, width, 3)

@@ -19,7 +19,13 @@ from tests.helpers import (
     relative_difference,
     values,
 )
-from tests.models.vision.fast_vlm.small_network import CLASSES, SIZE, make_network, pictures
+from tests.models.vision.fast_vlm.small_network import (
+    CLASSES,
+    SIZE,
+    make_network,
+    make_smaller_network,
+    pictures,
+)
 
 SMALL = ("nano", "tiny", "small")
 HEAVY = [pytest.param(name, marks=pytest.mark.full) for name in ("base", "large", "huge")]
@@ -209,7 +215,7 @@ def test_bad_arguments_are_named(call: Any, message: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_one_step_trains(dtype: str) -> None:
-    network = make_network(dtype=dtype, drop_path_rate=0.1, dropout_rate=0.1)
+    network = make_smaller_network(dtype=dtype, drop_path_rate=0.1, dropout_rate=0.1)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(keras.optimizers.SGD(0.05), loss)
     before = values(network)

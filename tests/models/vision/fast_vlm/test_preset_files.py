@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,34 @@ from dl_techniques.errors import PresetError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.fast_vlm.preset_files import CONFIG_FILE, WEIGHTS_FILE
 from tests.helpers import numbers, relative_difference
-from tests.models.vision.fast_vlm.small_network import make_network, pictures
+from tests.models.vision.fast_vlm.small_network import make_smaller_network, pictures
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network() -> FastVLM:
-    return make_network(include_top=False)
+    """A network that no test changes."""
+    return make_smaller_network(include_top=False)
+
+
+@pytest.fixture(scope="module")
+def saved(network: FastVLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as `preset` and as `network.keras`."""
+    folder = tmp_path_factory.mktemp("saved")
+    network.save_to_preset(folder / "preset")
+    network.save(folder / "network.keras")
+    return folder
 
 
 @pytest.fixture
-def preset(network: FastVLM, tmp_path: Path) -> Path:
-    """A saved network."""
-    network.save_to_preset(tmp_path / "preset")
-    return tmp_path / "preset"
+def preset(saved: Path, tmp_path: Path) -> Path:
+    """A preset to damage."""
+    return Path(shutil.copytree(saved / "preset", tmp_path / "preset"))
+
+
+@pytest.fixture
+def archive(saved: Path, tmp_path: Path) -> Path:
+    """A `.keras` file to damage."""
+    return Path(shutil.copy(saved / "network.keras", tmp_path))
 
 
 def refusal(source: Path, **overrides: Any) -> str:
@@ -46,7 +62,7 @@ def cut(path: Path, part: float) -> None:
 
 @pytest.mark.parametrize("fold", [None, False, True])
 def test_a_folder_keeps_form_and_numbers(fold: bool | None, tmp_path: Path) -> None:
-    network, x = make_network(include_top=False), pictures()
+    network, x = make_smaller_network(include_top=False), pictures()
     if fold is not None:
         network.reparameterize(fold=fold)
     network.save_to_preset(str(tmp_path / "new" / "folder"))
@@ -58,20 +74,19 @@ def test_a_folder_keeps_form_and_numbers(fold: bool | None, tmp_path: Path) -> N
     )
 
 
-def test_a_keras_file_is_a_preset_too(network: FastVLM, tmp_path: Path) -> None:
-    network.save(tmp_path / "network.keras")
-    loaded = FastVLM.from_preset(tmp_path / "network.keras")
+def test_a_keras_file_is_a_preset_too(network: FastVLM, archive: Path) -> None:
+    loaded = FastVLM.from_preset(archive)
     np.testing.assert_array_equal(numbers(loaded(pictures())), numbers(network(pictures())))
-    assert "no overrides" in refusal(tmp_path / "network.keras", dtype="bfloat16")
+    assert "no overrides" in refusal(archive, dtype="bfloat16")
 
 
 def test_a_compiled_network_is_a_preset_too(tmp_path: Path) -> None:
-    network = make_network()
+    network = make_smaller_network()
     network.compile(keras.optimizers.Adam(), "mse")
     network.optimizer.build(network.trainable_variables)
     network.save_to_preset(tmp_path)
     loaded = FastVLM.from_preset(tmp_path)
-    assert loaded.optimizer is None and network.optimizer is not None
+    assert network.compiled and not loaded.compiled
     np.testing.assert_array_equal(numbers(loaded(pictures())), numbers(network(pictures())))
 
 
@@ -87,7 +102,7 @@ def test_a_wrong_override_is_named(preset: Path) -> None:
 
 
 def test_an_override_that_does_not_fit_the_weights_is_named(preset: Path) -> None:
-    message = refusal(preset, embed_dims=[16, 16, 32])
+    message = refusal(preset, embed_dims=[16, 16])
     assert "embed_dims" in message and "cut short" not in message
 
 
@@ -111,22 +126,18 @@ def test_a_file_cut_short(preset: Path, name: str, part: float) -> None:
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
-def test_an_archive_cut_short(network: FastVLM, tmp_path: Path, part: float) -> None:
-    path = tmp_path / "network.keras"
-    network.save(path)
-    cut(path, part)
-    message = refusal(path)
+def test_an_archive_cut_short(archive: Path, part: float) -> None:
+    cut(archive, part)
+    message = refusal(archive)
     assert "network.keras" in message and "cut short" in message
 
 
-def test_an_archive_with_a_flipped_part(network: FastVLM, tmp_path: Path) -> None:
-    path = tmp_path / "network.keras"
-    network.save(path)
-    content = bytearray(path.read_bytes())
+def test_an_archive_with_a_flipped_part(archive: Path) -> None:
+    content = bytearray(archive.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 2000] = bytes(255 - b for b in content[middle : middle + 2000])
-    path.write_bytes(content)
-    assert "network.keras" in refusal(path)
+    archive.write_bytes(content)
+    assert "network.keras" in refusal(archive)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +156,7 @@ def test_a_config_with_an_unknown_argument(preset: Path) -> None:
 
 
 def test_weights_of_another_network(preset: Path, tmp_path: Path) -> None:
-    other = make_network(include_top=False, depths=(1, 2, 1))
+    other = make_smaller_network(include_top=False, depths=(1, 2))
     other.save_to_preset(tmp_path / "other")
     (tmp_path / "other" / WEIGHTS_FILE).replace(preset / WEIGHTS_FILE)
     message = refusal(preset)
@@ -178,7 +189,8 @@ def test_a_failed_save_leaves_the_old_files(
     assert {path.name: path.read_bytes() for path in preset.iterdir()} == before
 
 
-def test_saving_again_replaces(network: FastVLM, preset: Path) -> None:
+def test_saving_again_replaces(preset: Path) -> None:
+    network = make_smaller_network(include_top=False)
     network.reparameterize(fold=True)
     network.save_to_preset(preset)
     loaded = FastVLM.from_preset(preset)

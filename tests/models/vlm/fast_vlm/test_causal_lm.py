@@ -7,6 +7,7 @@ import keras_hub
 import numpy as np
 import pytest
 
+from dl_techniques.data import ConversationDataset
 from dl_techniques.errors import FusionError, PromptError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
@@ -62,6 +63,21 @@ def test_fit_learns_the_answers():
     assert losses[-1] < 0.3 * losses[0] and history.history["val_loss"][0] < losses[-2]
     with pytest.raises(PromptError, match="responses"):
         model.fit(RECORDS, y=np.zeros(2))
+
+
+def test_fit_takes_batches_of_several_lengths():
+    """Keras takes the first two batches for the shape of all on TensorFlow; the third is longer."""
+    model = make_model()
+    model.compile("sgd")
+    short = {"prompts": "Why?", "responses": "a red cube"}
+    long = {**short, "prompts": "Why? " * 10}
+    lengths = [len(r.token_ids) for r in model.preprocessor.encode([short, long], learn=True)]
+    dataset = ConversationDataset(
+        [short] * 4 + [long] * 2, model.preprocessor, 2, shuffle=False, length_buckets=(lengths[0],)
+    )
+    assert lengths[0] < lengths[1]
+    assert dataset[1][1].shape[1] < dataset[2][1].shape[1]
+    assert np.isfinite(model.fit(dataset, shuffle=False, verbose=0).history["loss"]).all()
 
 
 def test_the_preprocessor_can_be_taken_off_and_put_back():
