@@ -110,15 +110,24 @@ def _input_gradient(padded: Any, kernel: Any, upstream: Any, stride: int) -> Any
 
 
 def _kernel_gradient(padded: Any, kernel: Any, upstream: Any, stride: int) -> Any:
-    """Gradient of the kernel: one sum over batch and places for each tap."""
+    """Gradient of the kernel: one sum over batch and places for each tap.
+
+    A loop, not k * k sums side by side: into each of these XLA would fuse whatever computes the map
+    and the upstream, and compute (and compile) it k * k times.
+    """
     size, _, channels, multiplier = kernel.shape
     x = _single_precision(padded)
     if multiplier > 1:
         x = ops.repeat(x, multiplier, axis=-1)
-    sums = [
-        ops.sum(_window(x, i, j, size, stride) * upstream, axis=(0, 1, 2)) for i, j in _taps(size)
-    ]
-    return ops.reshape(ops.stack(sums), (size, size, channels, multiplier))
+    batch, height, width = x.shape[0], x.shape[1] - size + 1, x.shape[2] - size + 1
+
+    def tap(index: Any) -> Any:
+        start = ops.stack([0 * index, index // size, index % size, 0 * index])
+        window = ops.slice(x, start, (batch, height, width, channels * multiplier))
+        return ops.sum(_slice(window, (0, 0), (height, width), stride) * upstream, axis=(0, 1, 2))
+
+    sums = ops.map(tap, ops.arange(size * size))
+    return ops.reshape(sums, (size, size, channels, multiplier))
 
 
 def _spread(x: Any, stride: int, height: int, width: int) -> Any:

@@ -60,11 +60,7 @@ def test_forward_equals_the_library(case: tuple[int, ...]) -> None:
     assert relative_difference(shifted.shifted_depthwise_conv(x, kernel, stride), expected) < 1e-6
 
 
-# On JAX the wide kernels are left to the test of the whole derivative: 49 taps, one by one, take
-# long to compile.
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c[4] == 3 or keras.backend.backend() != "jax"]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_gradient_pieces_equal_plain_sums(case: tuple[int, ...]) -> None:
     x, kernel, stride = problem(case)
     upstream = upstream_of(case)

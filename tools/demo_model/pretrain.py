@@ -16,7 +16,7 @@ from keras import ops
 from dl_techniques import FastVLM
 from tools.demo_model.records import IGNORED, NUM_CELL_CLASSES, DemoData
 
-MIX = {"emoji": 0.48, "scenes": 0.24, "words": 0.10, "clothing": 0.13, "easy_vqa": 0.05}
+MIX = {"emoji": 0.46, "scenes": 0.22, "words": 0.17, "clothing": 0.10, "easy_vqa": 0.05}
 CLASSES = {"name": 650, "cells": NUM_CELL_CLASSES, "colour": 12, "word": 27, "clothing": 10}
 LETTERS = 6
 LOSS_WEIGHTS = {"name": 1.0, "cells": 0.7, "colour": 0.3, "word": 0.7, "clothing": 0.6}
@@ -60,19 +60,52 @@ class LabelledPictures(keras.utils.PyDataset):
         return self.data.make_labelled(kind, "train", number, self.seed)
 
 
+@keras.saving.register_keras_serializable(package="tools.demo_model")
+class LetterReader(keras.layers.Layer):
+    """One learned query for each letter's place looks for it in the map.
+
+    A dense layer on the flattened map would have to learn every letter anew at every position.
+    """
+
+    def __init__(self, dim: int = 192, name: str = "letter_reader") -> None:
+        super().__init__(name=name)
+        self.keys = keras.layers.Dense(dim, name="keys")
+        self.attention = keras.layers.MultiHeadAttention(6, dim // 6, name="attention")
+        self.hidden = keras.layers.Dense(2 * dim, "relu", name="hidden")
+        self.norm = keras.layers.LayerNormalization(name="norm")
+        self.letters = keras.layers.Dense(CLASSES["word"], name="letters")
+        self.dim = dim
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Makes the queries and the positions of the map's places."""
+        initial = keras.initializers.RandomNormal(stddev=0.5)
+        self.queries = self.add_weight(
+            shape=(LETTERS, self.dim), initializer=initial, name="queries"
+        )
+        self.places = self.add_weight(
+            shape=(shape[1] * shape[2], self.dim), initializer=initial, name="places"
+        )
+        self.built = True
+
+    def call(self, features: Any) -> Any:
+        """float[B, h, w, C] -> logits float[B, LETTERS, 27]."""
+        batch, height, width, channels = ops.shape(features)
+        tokens = self.keys(ops.reshape(features, (batch, height * width, channels))) + self.places
+        queries = ops.repeat(ops.expand_dims(self.queries, 0), batch, axis=0)
+        found = queries + self.attention(queries, tokens)
+        return self.letters(self.norm(self.hidden(found)))
+
+
 def build(encoder: FastVLM, dropout: float = 0.1) -> keras.Model:
     """The encoder with its heads, on the map itself, on its mean, or on all of it at once."""
     features = encoder.output
     pooled = keras.layers.Dropout(dropout)(keras.layers.GlobalAveragePooling2D()(features))
-    flat = keras.layers.Flatten()(features)
     outputs = {
         "name": keras.layers.Dense(CLASSES["name"], name="name")(pooled),
         "clothing": keras.layers.Dense(CLASSES["clothing"], name="clothing")(pooled),
         "cells": keras.layers.Dense(CLASSES["cells"], name="cells")(features),
         "colour": keras.layers.Dense(CLASSES["colour"], name="colour")(features),
-        "word": keras.layers.Reshape((LETTERS, CLASSES["word"]), name="word")(
-            keras.layers.Dense(LETTERS * CLASSES["word"], name="letters")(flat)
-        ),
+        "word": LetterReader(name="word")(features),
     }
     return keras.Model(encoder.input, outputs, name="pretraining")
 
@@ -105,25 +138,36 @@ def pretrain(
     data: DemoData,
     folder: Path,
     epochs: int,
-    schedule_epochs: int = 9,
+    start: Path | None = None,
     steps: int = 250,
     batch_size: int = 64,
     learning_rate: float = 1.5e-3,
 ) -> FastVLM:
     """Trains the encoder; resumes from `folder` after a kill.
 
-    The learning rate follows the cosine of `schedule_epochs`, also where `epochs` end earlier: the
-    later stages train on, and averaged weights (EMA) need no small rate at the end.
+    Args:
+        data: the recipe's pictures.
+        folder: backups, the log, and the trained encoder.
+        epochs: of `steps` batches; the learning rate falls along a cosine over all of them.
+        start: preset of an earlier encoder to go on from, with a fresh optimizer.
+        steps: batches of an epoch.
+        batch_size: pictures of a batch.
+        learning_rate: peak of the cosine.
 
     Returns:
         The trained encoder in its branched form.
     """
     if (folder / "encoder" / "config.json").is_file():
         return FastVLM.from_preset(folder / "encoder")
-    encoder = FastVLM.from_variant("demo", include_top=False, input_shape=(data.size, data.size, 3))
+    shape = (data.size, data.size, 3)
+    encoder = (
+        FastVLM.from_preset(start)
+        if start is not None
+        else FastVLM.from_variant("demo", include_top=False, input_shape=shape)
+    )
     model = build(encoder)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, schedule_epochs * steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=200
+        0.0, epochs * steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=200
     )
     optimizer = keras.optimizers.AdamW(
         schedule, weight_decay=0.05, global_clipnorm=1.0, use_ema=True, ema_momentum=0.995

@@ -48,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, help="folder of the finished preset")
     made.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--pretrain-epochs", type=int, default=7, help="16 000 pictures each")
+    made.add_argument("--pretrain-epochs", type=int, default=20, help="16 000 pictures each")
+    made.add_argument("--start", type=Path, help="an earlier run's encoder to go on from")
     made.add_argument("--language-epochs", type=int, default=3, help="8 000 records each")
     made.add_argument("--together-epochs", type=int, default=3, help="8 000 records each")
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
@@ -59,7 +60,7 @@ def encoder_stage(options: argparse.Namespace) -> None:
     """Stage 1, see `pretrain`."""
     data = DemoData(options.work, options.clothing, options.size, pretrain.MIX)
     data.load()
-    pretrain.pretrain(data, options.work / "pretrain", options.pretrain_epochs)
+    pretrain.pretrain(data, options.work / "pretrain", options.pretrain_epochs, options.start)
 
 
 def language_stage(options: argparse.Namespace) -> None:

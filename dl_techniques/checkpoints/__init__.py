@@ -1,0 +1,1 @@
+"""Other people's weights: names, shapes and transforms between their files and our models."""
