@@ -44,6 +44,8 @@ _DTYPES: dict[str, Any] = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+SAFETENSORS_NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
+"""NumPy type -> the name that safetensors files give it."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 A table is a list of `Rule`s. A rule's target is a pattern over the paths of Keras variables, with
 fields in braces (`{s}`, `{b}` ...: one part of a path each); its source is the name in the file,
-written with the same fields. `build_map` goes through a model's variables and finds for each the rule and
-the name; `load_weights` and `export_weights` walk the resulting map.
+written with the same fields. `build_map` finds rule and name for each of a model's variables;
+`load_weights` and `export_weights` walk the resulting map.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def load_weights(
 def keras_array(entry: Entry, array: np.ndarray) -> np.ndarray:
     """The array as the variable wants it: its layout and its type."""
     shape = tuple(entry.variable.shape)
-    return np.ascontiguousarray(entry.transform.to_keras(array, shape))
+    return np.asarray(entry.transform.to_keras(array, shape), order="C")
 
 
 def export_weights(entries: WeightMap, dtype: Any = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -242,4 +242,4 @@ def export_weights(entries: WeightMap, dtype: Any = None) -> Iterator[tuple[str,
     for name, entry in entries.items():
         values = keras.ops.convert_to_numpy(entry.variable.value)
         values = values if dtype is None else values.astype(dtype)
-        yield name, np.ascontiguousarray(entry.transform.to_source(values))
+        yield name, np.asarray(entry.transform.to_source(values), order="C")
