@@ -23,6 +23,7 @@ import keras
 import numpy as np
 
 from dl_techniques.errors import DLTechniquesError, PresetError
+from dl_techniques.models.hub import fetch, is_hub_handle
 
 CONFIG_FILE = "config.json"
 
@@ -43,11 +44,14 @@ def resolve_preset(source: str | Path) -> str:
             scheme (`hf://org/name`, `kaggle://...`).
 
     Returns:
-        The handle unchanged, or the path of a folder or file whose contents are whole.
+        The path of a folder or file whose contents are whole (`hf://` is downloaded, or found in
+        the cache), or a handle of another scheme unchanged.
 
     Raises:
         PresetError: nothing has that name, the folder is no preset, or a file is damaged.
     """
+    if is_hub_handle(source):
+        source = fetch(str(source))
     if "://" in str(source):
         return str(source)
     path = Path(source).expanduser()

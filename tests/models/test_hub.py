@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from dl_techniques.checkpoints import hub
+from dl_techniques.models import hub
 from dl_techniques.errors import PresetError
 
 

@@ -14,7 +14,7 @@ from dl_techniques.errors import MissingExtraError, PresetError
 SCHEME = "hf://"
 WANTED = (
     "*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.pth.tar", "merges.txt", "*.jinja",
-    "LICENSE*",
+    "*.h5", "*.keras", "LICENSE*",
 )  # fmt: skip
 RESEARCH_ONLY = {
     "apple": (
