@@ -7,8 +7,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from dl_techniques.models import hub
 from dl_techniques.errors import PresetError
+from dl_techniques.models import hub
 
 
 @pytest.mark.parametrize("handle", ["hf://apple", "hf://", "hf://a/b/c", "hf:///x"])

@@ -198,7 +198,7 @@ class EpochSlices(keras.utils.PyDataset):
             self.preprocessor,
             self.batch_size,
             shuffle=False,
-            length_buckets=(64, 96, SEQUENCE_LENGTH),
+            length_buckets=(48, 64, 72, 96, SEQUENCE_LENGTH),
             drop_remainder=True,
         )
 
