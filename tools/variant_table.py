@@ -3,10 +3,10 @@
 Multiply-adds are counted from the shapes of the layers while the network is traced, not run:
 an output position of a convolution or dense layer costs one per number of its kernel, and
 attention over N positions of C channels costs 2 * N * N * C more. Biases, norms, activations
-and poolings are not counted.
+and poolings are not counted. Parameters are what training moves: statistics of norms are not.
 
 Example:
-    python -m tools.variant_table nano base
+    python -m tools.variant_table nano base mobileone_s1
 """
 
 from __future__ import annotations
@@ -89,13 +89,24 @@ def relevant(layer: keras.layers.Layer) -> bool:
     return hasattr(layer, "kernel") or (hasattr(layer, "num_heads") and hasattr(layer, "qkv"))
 
 
+def count_parameters(model: keras.Model) -> int:
+    """Numbers that training moves."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def networks() -> dict[str, Any]:
+    """Every variant's name -> its class."""
+    from dl_techniques import FastVLM, MobileOne
+
+    return {name: cls for cls in (FastVLM, MobileOne) for name in cls.MODEL_VARIANTS}
+
+
 def measure(name: str) -> tuple[str, ...]:
     """The row of one variant, without its classifier."""
-    from dl_techniques import FastVLM
-
-    size = FastVLM.MODEL_VARIANTS[name].image_size
-    model = FastVLM.from_variant(name, include_top=False, input_shape=(size, size, 3))
-    branched = model.count_params()
+    cls = networks()[name]
+    size = cls.MODEL_VARIANTS[name].image_size
+    model = cls.from_variant(name, include_top=False, input_shape=(size, size, 3))
+    branched = count_parameters(model)
     model.reparameterize()
     return (
         name,
@@ -103,7 +114,7 @@ def measure(name: str) -> tuple[str, ...]:
         str(model.feature_dim),
         str(model.total_stride),
         f"{branched / MEGA:.2f}",
-        f"{model.count_params() / MEGA:.2f}",
+        f"{count_parameters(model) / MEGA:.2f}",
         f"{count_macs(model, (size, size, 3)) / GIGA:.2f}",
     )
 
@@ -121,11 +132,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table of the named variants, or of all."""
-    from dl_techniques import FastVLM
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("variants", nargs="*", help="names (default: all)")
-    names = parser.parse_args(argv).variants or list(FastVLM.MODEL_VARIANTS)
+    parser.add_argument("variants", nargs="*", metavar="variant", help="names (default: all)")
+    names = parser.parse_args(argv).variants or list(networks())
     print(table([HEADER, *(measure(name) for name in names)]))
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dl_techniques.checkpoints.lazy_build import place
 from dl_techniques.checkpoints.tensor_files import TensorStore
 from dl_techniques.errors import CheckpointError
 
@@ -219,9 +220,12 @@ def load_weights(
         if entry.optional and prefix + name not in store:
             continue
         array = store.read(prefix + name)
-        entry.variable.assign(keras_array(entry, array))
+        size = array.nbytes
+        array = keras_array(entry, array)
+        place(entry.variable, array)
+        del array  # before the next one is read
         if progress is not None:
-            progress(array.nbytes)
+            progress(size)
 
 
 def keras_array(entry: Entry, array: np.ndarray) -> np.ndarray:

@@ -220,7 +220,10 @@ def sync_variables(layer: Any) -> None:
     """Makes the torch backend's parameter lists equal to the variables that exist now.
 
     The lists of a network that called `hold_parts` hold their parts' parameters, and follow.
+    Inside a stateless scope new variables have no value yet; Keras makes their lists later.
     """
+    if in_stateless_scope():
+        return
     holder = getattr(layer, "_holder", None)
     network = holder() if holder is not None else None
     for inner in (network if network is not None else layer)._flatten_layers(

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from dl_techniques.errors import FusionError
+from dl_techniques.layers.attention_kinds import attend, check_kind
 from dl_techniques.layers.conv_ffn import scale_dense_outputs
 from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine, relative_change
 from dl_techniques.layers.initializers import HostTruncatedNormal
@@ -24,7 +25,7 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
 class Attention(keras.layers.Layer):
-    """Multi-head self-attention over all places of a map: float[B, H, W, C] -> same.
+    """Multi-head self-attention over the places of a map: float[B, H, W, C] -> same.
 
     Places are tokens in row-major order; in NHWC no transpose is needed around it.
 
@@ -32,10 +33,13 @@ class Attention(keras.layers.Layer):
         num_heads: int. Divides C.
         use_qkv_bias: bool. Defaults to `False`.
         dropout_rate: float. After the output projection. Defaults to 0.
+        kind: str. Which places look at which, see `layers.attention_kinds`. The weights are the
+            same for all. Defaults to "full".
+        extent: int. Side of a window (8) or of a cell (2), in places.
         **kwargs: name, dtype.
 
     Raises:
-        ValueError: C is no multiple of `num_heads`.
+        ValueError: C is no multiple of `num_heads`, or an unknown kind.
 
     Example:
         >>> import numpy as np
@@ -50,9 +54,13 @@ class Attention(keras.layers.Layer):
         num_heads: int,
         use_qkv_bias: bool = False,
         dropout_rate: float = 0.0,
+        kind: str = "full",
+        extent: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.kind, self.extent = kind, extent
+        self._side = check_kind(kind, extent)
         self.num_heads, self.use_qkv_bias = num_heads, use_qkv_bias
         self.dropout_rate = dropout_rate
         self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
@@ -77,11 +85,12 @@ class Attention(keras.layers.Layer):
         self.proj.build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Every place looks at every place."""
+        """Every place looks at the places that `kind` lets it see."""
         batch, height, width, channels = ops.shape(inputs)
-        heads = (batch, height * width, 3, self.num_heads, channels // self.num_heads)
+        heads = (batch, height, width, 3, self.num_heads, channels // self.num_heads)
         qkv = ops.reshape(self.qkv(inputs), heads)
-        attended = ops.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        q, k, v = (qkv[:, :, :, part] for part in range(3))
+        attended = attend(q, k, v, self.kind, self._side)
         outputs = self.proj(ops.reshape(attended, (batch, height, width, channels)))
         return self.dropout(outputs, training=training)
 
@@ -96,6 +105,8 @@ class Attention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "use_qkv_bias": self.use_qkv_bias,
             "dropout_rate": self.dropout_rate,
+            "kind": self.kind,
+            "extent": self.extent,
         }
 
 
@@ -114,10 +125,12 @@ class AttentionBlock(ScaledFFN):
         drop_path_rate: float. Stochastic depth of both branches. Defaults to 0.
         layer_scale_init: float. Start of both gammas. Defaults to 1e-5.
         folded: bool. Start in the folded form. Defaults to `False`.
+        attention_kind: str. Of `Attention`. Defaults to "full".
+        attention_extent: int. Of `Attention`.
         **kwargs: name, dtype.
 
     Raises:
-        ValueError: an unknown norm, or C is no multiple of `num_heads`.
+        ValueError: an unknown norm or kind, or C is no multiple of `num_heads`.
 
     Example:
         >>> import numpy as np
@@ -136,11 +149,15 @@ class AttentionBlock(ScaledFFN):
         drop_path_rate: float = 0.0,
         layer_scale_init: float = 1e-5,
         folded: bool = False,
+        attention_kind: str = "full",
+        attention_extent: int | None = None,
         **kwargs: Any,
     ) -> None:
         if norm not in ("batch", "layer"):
             raise ValueError(f'norm must be "batch" or "layer", got {norm!r}')
+        check_kind(attention_kind, attention_extent)
         self._norm_kind = norm
+        self.attention_kind, self.attention_extent = attention_kind, attention_extent
         super().__init__(
             mlp_ratio, dropout_rate, drop_path_rate, layer_scale_init, folded, **kwargs
         )
@@ -173,8 +190,8 @@ class AttentionBlock(ScaledFFN):
 
     def _create_attention(self, use_qkv_bias: bool) -> None:
         self.attention = Attention(
-            self.num_heads, use_qkv_bias, self.dropout_rate, name="attention",
-            dtype=self.dtype_policy,
+            self.num_heads, use_qkv_bias, self.dropout_rate, self.attention_kind,
+            self.attention_extent, name="attention", dtype=self.dtype_policy,
         )  # fmt: skip
 
     def build(self, input_shape: Shape) -> None:
@@ -251,7 +268,13 @@ class AttentionBlock(ScaledFFN):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""
-        return {**super().get_config(), "num_heads": self.num_heads, "norm": self._norm_kind}
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "norm": self._norm_kind,
+            "attention_kind": self.attention_kind,
+            "attention_extent": self.attention_extent,
+        }
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -269,6 +292,8 @@ class Stage(Reparameterizable, keras.layers.Layer):
         drop_path_rates: sequence of `depth` floats. Defaults to zeros.
         layer_scale_init: float. Defaults to 1e-5.
         reparameterized: bool or "folded". The form to start in. Defaults to `False`.
+        attention_kind: str. Of attention blocks. Defaults to "full".
+        attention_extent: int. Of attention blocks.
         **kwargs: name, dtype.
 
     Raises:
@@ -292,9 +317,12 @@ class Stage(Reparameterizable, keras.layers.Layer):
         drop_path_rates: Sequence[float] | None = None,
         layer_scale_init: float = 1e-5,
         reparameterized: bool | str = False,
+        attention_kind: str = "full",
+        attention_extent: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.attention_kind, self.attention_extent = attention_kind, attention_extent
         rates = list(drop_path_rates) if drop_path_rates is not None else [0.0] * depth
         if mixer not in ("repmixer", "attention") or len(rates) != depth:
             raise ValueError(
@@ -336,7 +364,14 @@ class Stage(Reparameterizable, keras.layers.Layer):
         }
         if self.mixer == "repmixer":
             return RepMixerBlock(reparameterized=bool(form), **options)
-        return AttentionBlock(self.num_heads, norm=self.norm_kind, **options)
+        kind, extent = self.attention_kind, self.attention_extent
+        return AttentionBlock(
+            self.num_heads,
+            norm=self.norm_kind,
+            attention_kind=kind,
+            attention_extent=extent,
+            **options,
+        )
 
     def build(self, input_shape: Shape) -> None:
         """Builds the encoding and the blocks."""
@@ -368,4 +403,6 @@ class Stage(Reparameterizable, keras.layers.Layer):
             "drop_path_rates": list(self.drop_path_rates),
             "layer_scale_init": self.layer_scale_init,
             "reparameterized": "folded" if self.folded else self.reparameterized,
+            "attention_kind": self.attention_kind,
+            "attention_extent": self.attention_extent,
         }

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dl_techniques.errors import VariantError
+from dl_techniques.layers.attention_kinds import check_kind
+from dl_techniques.models.vision import variant_files
 
 HEAD_DIM = 32
 """Channels of one attention head where `num_heads` is not given."""
@@ -36,6 +35,9 @@ class FastVLMConfig:
         downsample_activation: GELU after the 7x7 downsample convolution.
         stem_scale_branch: 1x1 branches in the stem.
         attention_norm: "batch" or "layer".
+        attention_kind: which places attention stages let look at which: "full", "window",
+            "strided" or "linear".
+        attention_extent: side of a window (8) or of a strided cell (2), in places of the map.
         layer_scale_init: start of all layer scales.
         tail_expansion: the tail convolution multiplies channels by it; 0 means no tail.
         num_classes: width of the classifier.
@@ -66,6 +68,8 @@ class FastVLMConfig:
     downsample_activation: bool = True
     stem_scale_branch: bool = True
     attention_norm: str = "batch"
+    attention_kind: str = "full"
+    attention_extent: int | None = None
     layer_scale_init: float = 1e-5
     tail_expansion: int = 0
     num_classes: int = 1000
@@ -90,6 +94,10 @@ class FastVLMConfig:
                 raise VariantError(f'mixers holds {kind!r}; use "repmixer" or "attention"')
         if self.attention_norm not in ("batch", "layer"):
             raise VariantError(f'attention_norm is {self.attention_norm!r}; use "batch" or "layer"')
+        try:
+            check_kind(self.attention_kind, self.attention_extent)
+        except ValueError as error:
+            raise VariantError(str(error)) from error
         self._check_heads()
 
     def _check_heads(self) -> None:
@@ -140,14 +148,7 @@ class FastVLMConfig:
         Raises:
             VariantError: an unknown key (the nearest right one is named), or bad values.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-                raise VariantError(f"{source}: unknown key {key!r}{hint}")
-        fields: dict[str, Any] = {k: _frozen(v) for k, v in values.items()}
-        return cls(**fields)
+        return variant_files.config_from(cls, values, source)
 
     @classmethod
     def from_variant(cls, name: str) -> FastVLMConfig:
@@ -156,16 +157,25 @@ class FastVLMConfig:
         Raises:
             VariantError: there is no such variant (the nearest name is given).
         """
-        variants = load_variants()
-        if name not in variants:
-            near = difflib.get_close_matches(name, variants, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise VariantError(f"unknown variant {name!r}: {hint}known: {', '.join(variants)}")
-        return variants[name]
+        return variant_files.named(load_variants(), name)
 
+    def same_network(self, other: FastVLMConfig) -> bool:
+        """Whether both have the same layers; what only training or pictures see may differ."""
+        return self._layers() == other._layers()
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    def _layers(self) -> tuple[Any, ...]:
+        stages = range(len(self.depths))
+        per_stage = [
+            (self.embed_dims[i], self.depths[i], self.stage_mixers[i], self.has_position(i))
+            + ((self.heads(i),) if self.stage_mixers[i] == "attention" else ())
+            + ((self.has_se(i),) if i else ())
+            for i in stages
+        ]
+        norm = self.attention_norm if "attention" in self.stage_mixers else None
+        downsample = self.downsample_activation if len(self.depths) > 1 else None
+        return (
+            per_stage, self.mlp_ratio, downsample, self.stem_scale_branch, norm, self.tail_expansion
+        )  # fmt: skip
 
 
 @functools.cache
@@ -182,19 +192,7 @@ def _weight(config: FastVLMConfig) -> int:
 
 
 def _read(path: Path) -> FastVLMConfig:
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise VariantError(f"{path.name}: a variant file holds a mapping of field to value")
-    return FastVLMConfig.from_dict(values, source=path.name)
+    return FastVLMConfig.from_dict(variant_files.read_fields(path), source=path.name)
 
 
-def _variants_folder() -> Path:
-    """In a wheel the folder lies inside the package, in a checkout beside it."""
-    package = Path(__file__).resolve().parents[3]
-    for folder in (package / "variants", package.parent / "variants"):
-        if folder.is_dir():
-            return folder
-    raise VariantError(
-        f"the folder of variant files is missing beside or inside {package.name}; "
-        "reinstall dl-techniques"
-    )
+_variants_folder = variant_files.variants_folder

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
 
-from dl_techniques.errors import FusionError, VariantError
+from dl_techniques.errors import VariantError
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.large_kernel_conv import PatchEmbedding
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
-from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.layers.repmixer_block import ConvolutionalStem
-from dl_techniques.models.vision.fast_vlm import preset_files
 from dl_techniques.models.vision.fast_vlm.components import Stage
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig, load_variants
+from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
+from dl_techniques.models.vision.switchable_model import SwitchableModel
+from dl_techniques.models.vision.variant_files import check_overrides
 
-_CONFIG_ONLY = ("image_size", "mean", "std", "crop_fraction", "interpolation")
+_CONFIG_ONLY = tuple(FIELDS.values())
+_FREE = ("include_top", "input_shape", "classifier_activation", "reparameterized", "dtype")
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class FastVLM(Reparameterizable, keras.Model):
+class FastVLM(SwitchableModel):
     """Hybrid backbone: stem (stride 4), stages with downsampling between, tail, classifier.
 
     float[B, H, W, 3] in -> float[B, num_classes] logits out, or with `include_top=False` the last
@@ -47,10 +48,15 @@ class FastVLM(Reparameterizable, keras.Model):
         downsample_activation: bool. GELU after the 7x7 convolution. Defaults to `True`.
         stem_scale_branch: bool. Defaults to `True`.
         attention_norm: "batch" or "layer". Defaults to "batch".
+        attention_kind: "full", "window", "strided" or "linear": which places the attention stages
+            let look at which; the weights are the same. Defaults to "full".
+        attention_extent: side of a window (8) or of a strided cell (2), in places of the map.
         layer_scale_init: float. Defaults to 1e-5.
         tail_expansion: int. Factor of the tail convolution; 0 means none. Defaults to 0.
         classifier_activation: str or None. Defaults to `None` (logits).
         reparameterized: which switches start in inference form; written by `get_config`.
+        preprocessing: `Preprocessing` or its fields. Defaults to what the variant of these numbers
+            says, or to pixels in [0, 1].
         name: str.
         dtype: dtype policy of every layer.
 
@@ -88,10 +94,13 @@ class FastVLM(Reparameterizable, keras.Model):
         downsample_activation: bool = True,
         stem_scale_branch: bool = True,
         attention_norm: str = "batch",
+        attention_kind: str = "full",
+        attention_extent: int | None = None,
         layer_scale_init: float = 1e-5,
         tail_expansion: int = 0,
         classifier_activation: str | None = None,
         reparameterized: bool | str | Mapping[str, bool] = False,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         name: str = "fast_vlm",
         dtype: Any = None,
     ) -> None:
@@ -109,6 +118,8 @@ class FastVLM(Reparameterizable, keras.Model):
             downsample_activation=downsample_activation,
             stem_scale_branch=stem_scale_branch,
             attention_norm=attention_norm,
+            attention_kind=attention_kind,
+            attention_extent=attention_extent,
             layer_scale_init=layer_scale_init,
             tail_expansion=tail_expansion,
             num_classes=num_classes,
@@ -141,17 +152,19 @@ class FastVLM(Reparameterizable, keras.Model):
         super().__init__(inputs=image, outputs=x, name=name)
 
         # === Config ===
-        self.config = config
+        self.preprocessing = (
+            _default_preprocessing(config)
+            if preprocessing is None
+            else Preprocessing.from_config(preprocessing)
+        )
+        self.config = dataclasses.replace(config, **self.preprocessing.variant_fields())
         self.include_top, self.num_classes = include_top, num_classes
         self.classifier_activation = classifier_activation
         self.image_shape = tuple(input_shape)
         self.dtype_policy = policy
         self.stem, self.stages, self.downsample_layers = stem, stages, downsamples
         self.tail, self.head = tail, head
-        self._compiled_form: dict[str, bool] | None = None
-        self._function_forms: dict[str, dict[str, bool]] = {}
-        self._declare_forms(reparameterized)
-        self.hold_parts()
+        self.start_in(reparameterized)
 
     @classmethod
     def from_variant(cls, name: str, /, **overrides: Any) -> FastVLM:
@@ -168,13 +181,9 @@ class FastVLM(Reparameterizable, keras.Model):
             >>> FastVLM.from_variant("nano", include_top=False).feature_dim
             96
         """
-        config = dataclasses.asdict(FastVLMConfig.from_variant(name))
-        arguments = {k: v for k, v in config.items() if k not in _CONFIG_ONLY}
-        known = {*arguments, "include_top", "input_shape", "classifier_activation", "name", "dtype"}
-        for key in overrides:
-            if key not in known:
-                raise VariantError(f"unknown argument {key!r} for FastVLM; known: {sorted(known)}")
-        return cls(**{**arguments, "name": f"fast_vlm_{name}", **overrides})
+        arguments = variant_arguments(name)
+        check_overrides(cls, overrides, {*arguments, *_FREE})
+        return cls(**{**arguments, **overrides})
 
     @property
     def feature_dim(self) -> int:
@@ -204,64 +213,6 @@ class FastVLM(Reparameterizable, keras.Model):
             features.append(stage(x, training=training))
         return features
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Keras' `compile`; remembers in which form the network was compiled."""
-        super().compile(*args, **kwargs)
-        self._compiled_form = self.form_state()
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as a saved model was; Keras asks for this where `compile` is overridden."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Builds the training function.
-
-        Raises:
-            FusionError: the form changed after `compile()`, or the network is folded.
-        """
-        if self._compiled_form is not None and self._compiled_form != self.form_state():
-            raise FusionError(
-                f"{self.name} changed its form after compile(), and the optimizer still holds the "
-                "old variables: call compile() again, or reset_reparameterization() to train the "
-                "branches"
-            )
-        if any(s.is_fold and s.fused_form for _, s in self.switches()):
-            raise FusionError(
-                f"{self.name} is folded, which is for inference: call reset_reparameterization(), "
-                "then compile() and fit()"
-            )
-        return super().make_train_function(force or self._form_changed("train"))
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """Builds the evaluation function; anew when the form has changed."""
-        return super().make_test_function(force or self._form_changed("test"))
-
-    def make_predict_function(self, force: bool = False) -> Any:
-        """Builds the prediction function; anew when the form has changed."""
-        return super().make_predict_function(force or self._form_changed("predict"))
-
-    def _form_changed(self, function: str) -> bool:
-        state, known = self.form_state(), self._function_forms.get(function)
-        self._function_forms[function] = state
-        return known is not None and known != state
-
-    def _declare_forms(self, forms: bool | str | Mapping[str, bool]) -> None:
-        """Gives every switch the form that a saved config names."""
-        for path, switch in list(self.switches()):
-            wanted = _wanted_form(forms, path, switch.is_fold)
-            switch.declare_form(wanted)
-        sync_variables(self)
-
-    def _form_config(self) -> bool | str | dict[str, bool]:
-        if self.folded:
-            return "folded"
-        fused = [(s.is_fold, s.fused_form) for _, s in self.switches()]
-        if all(form != is_fold for is_fold, form in fused):
-            return True
-        return any(form for _, form in fused) and self.form_state()
-
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""
         config = dataclasses.asdict(self.config)
@@ -272,39 +223,28 @@ class FastVLM(Reparameterizable, keras.Model):
             "include_top": self.include_top,
             "input_shape": list(self.image_shape),
             "classifier_activation": self.classifier_activation,
-            "reparameterized": self._form_config(),
+            "reparameterized": self.form_config(),
+            "preprocessing": self.preprocessing.get_config(),
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> FastVLM:
-        """The inverse of `get_config`."""
-        config = dict(config)
-        if isinstance(config.get("dtype"), dict):
-            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        return cls(**config)
 
-    def save_to_preset(self, folder: str | Path) -> None:
-        """Writes `config.json` and `model.weights.h5` into a folder, atomically.
+def variant_arguments(name: str) -> dict[str, Any]:
+    """Constructor arguments of a variant.
 
-        Args:
-            folder: where to; created if needed.
-        """
-        preset_files.save(self, folder)
+    Raises:
+        VariantError: unknown name (the nearest is given).
+    """
+    config = FastVLMConfig.from_variant(name)
+    arguments = {k: v for k, v in dataclasses.asdict(config).items() if k not in _CONFIG_ONLY}
+    return {**arguments, "preprocessing": Preprocessing.of(config), "name": f"fast_vlm_{name}"}
 
-    @classmethod
-    def from_preset(cls, source: str | Path, **overrides: Any) -> FastVLM:
-        """Reads a folder that `save_to_preset` wrote, or a `.keras` file.
 
-        Args:
-            source: folder or file.
-            **overrides: constructor arguments that replace the saved ones, e.g. `dtype`.
-
-        Raises:
-            PresetError: nothing there, damaged, or of another class.
-        """
-        return preset_files.load(cls, source, overrides)
+def _default_preprocessing(config: FastVLMConfig) -> Preprocessing:
+    """What the variant with these layers says; FastViTHD comes before its namesake MCi3."""
+    same = [c for c in load_variants().values() if c.same_network(config)]
+    return Preprocessing.of(same[0] if same else config)
 
 
 def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
@@ -322,6 +262,8 @@ def _stage(config: FastVLMConfig, index: int, policy: Any) -> Stage:
         config.dropout_rate,
         config.drop_path_rates(index),
         config.layer_scale_init,
+        attention_kind=config.attention_kind,
+        attention_extent=config.attention_extent,
         name=f"stage_{index + 1}",
         dtype=policy,
     )
@@ -365,14 +307,3 @@ def _head(config: FastVLMConfig, activation: str | None, policy: Any) -> list[An
             )
         )
     return layers
-
-
-def _wanted_form(forms: bool | str | Mapping[str, bool], path: str, is_fold: bool) -> bool:
-    """The form of one switch: from a saved table, or from a word for all of them."""
-    if isinstance(forms, Mapping):
-        return bool(forms.get(path, False))
-    if forms == "folded":
-        return True
-    if isinstance(forms, str):
-        raise VariantError(f'reparameterized must be True, False or "folded", got {forms!r}')
-    return forms and not is_fold

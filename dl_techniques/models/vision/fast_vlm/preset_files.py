@@ -33,6 +33,17 @@ _UNREADABLE = (
 )
 
 
+def is_own(source: Path) -> bool:
+    """Whether a source claims to be one of our presets, whole or not."""
+    if source.suffix == ".keras" or (source / WEIGHTS_FILE).is_file():
+        return True
+    try:
+        document = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no folder, no config or a broken one: nobody's claim
+        return False
+    return isinstance(document, dict) and "class_name" in document
+
+
 def save(model: Any, folder: str | Path) -> None:
     """Writes both files under temporary names and moves them into place."""
     folder = Path(folder)

@@ -1,0 +1,166 @@
+"""What every vision network that changes its form needs: compiled functions, config, presets."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import keras
+
+from dl_techniques.errors import FusionError, PresetError, VariantError
+from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
+from dl_techniques.models import hub
+from dl_techniques.models.foreign import find_reader
+from dl_techniques.models.vision.fast_vlm import preset_files
+
+
+class SwitchableModel(Reparameterizable, keras.Model):
+    """A functional network of switchable layers.
+
+    Subclasses call `super().__init__(inputs=..., outputs=..., name=...)`, set their sublayers and
+    then call `start_in(reparameterized)`.
+    """
+
+    def start_in(self, forms: bool | str | Mapping[str, bool]) -> None:
+        """Gives every switch the form that a saved config names.
+
+        Args:
+            forms: `True` (fused), `False` (branched), "folded", or switch -> its form.
+
+        Raises:
+            VariantError: another word.
+        """
+        self._compiled_form: dict[str, bool] | None = None
+        self._function_forms: dict[str, dict[str, bool]] = {}
+        for path, switch in list(self.switches()):
+            switch.declare_form(_wanted_form(forms, path, switch.is_fold))
+        sync_variables(self)
+        self.hold_parts()
+
+    def form_config(self) -> bool | str | dict[str, bool]:
+        """The current form in the shortest words that `start_in` understands."""
+        if self.folded:
+            return "folded" if any(s.is_fold for _, s in self.switches()) else True
+        fused = [(s.is_fold, s.fused_form) for _, s in self.switches()]
+        if all(form != is_fold for is_fold, form in fused):
+            return True
+        return any(form for _, form in fused) and self.form_state()
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `compile`; remembers in which form the network was compiled."""
+        super().compile(*args, **kwargs)
+        self._compiled_form = self.form_state()
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as a saved model was; Keras asks for this where `compile` is overridden."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Builds the training function.
+
+        Raises:
+            FusionError: the form changed after `compile()`, or the network is folded.
+        """
+        if self._compiled_form is not None and self._compiled_form != self.form_state():
+            raise FusionError(
+                f"{self.name} changed its form after compile(), and the optimizer still holds the "
+                "old variables: call compile() again, or reset_reparameterization() to train the "
+                "branches"
+            )
+        if any(s.is_fold and s.fused_form for _, s in self.switches()):
+            raise FusionError(
+                f"{self.name} is folded, which is for inference: call reset_reparameterization(), "
+                "then compile() and fit()"
+            )
+        return super().make_train_function(force or self._form_changed("train"))
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Builds the evaluation function; anew when the form has changed."""
+        return super().make_test_function(force or self._form_changed("test"))
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Builds the prediction function; anew when the form has changed."""
+        return super().make_predict_function(force or self._form_changed("predict"))
+
+    def _form_changed(self, function: str) -> bool:
+        state, known = self.form_state(), self._function_forms.get(function)
+        self._function_forms[function] = state
+        return known is not None and known != state
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """The inverse of `get_config`."""
+        config = dict(config)
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        return cls(**config)
+
+    def save_to_preset(self, folder: str | Path) -> None:
+        """Writes `config.json` and `model.weights.h5` into a folder, atomically.
+
+        Args:
+            folder: where to; created if needed.
+        """
+        preset_files.save(self, folder)
+
+    def export_to_transformers(self, folder: str | Path) -> None:
+        """Writes `model.safetensors` and `config.json` as timm and transformers' timm wrapper read.
+
+        Args:
+            folder: where to; an older one is replaced when all is written.
+
+        Raises:
+            VariantError: timm has no such network (nano to huge are this package's own).
+            CheckpointError: the network is folded.
+        """
+        importlib.import_module("dl_techniques.checkpoints.vision").save_as_timm(self, folder)
+
+    @classmethod
+    def from_preset(cls, source: str | Path, variant: str | None = None, **overrides: Any) -> Self:
+        """A network with its weights: our own preset, or a published checkpoint.
+
+        Published ones are recognised from the names in the file: timm's, Apple's (`ml-fastvit`,
+        `ml-mobileclip`, `ml-mobileone`, `ml-fastvlm`) and open_clip's, in training form or fused,
+        as safetensors or torch pickle. The network comes in the form that the file has.
+
+        Args:
+            source: a folder that `save_to_preset` wrote, a `.keras` file, a weight file or a folder
+                with one, or `hf://organisation/name`.
+            variant: which network a weight file holds; checked against its keys. Defaults to what
+                the keys say.
+            **overrides: constructor arguments that replace the saved ones, e.g. `dtype` or
+                `include_top=False`.
+
+        Raises:
+            PresetError: nothing there, damaged, or of another class.
+            CheckpointError: a weight file whose tensors make no such network.
+            VariantError: an unknown `variant`.
+        """
+        path = hub.fetch(str(source)) if hub.is_hub_handle(source) else Path(source)
+        if not preset_files.is_own(path):
+            reader = find_reader(cls, path, variant)
+            if reader is not None:
+                network: Self = reader.load(cls, path, variant, overrides)
+                return network
+        if variant is not None:
+            raise PresetError(
+                f"{source}: variant={variant!r} is for weight files, and this is none; a preset "
+                "knows its network"
+            )
+        own: Self = preset_files.load(cls, path, overrides)
+        return own
+
+
+def _wanted_form(forms: bool | str | Mapping[str, bool], path: str, is_fold: bool) -> bool:
+    """The form of one switch: from a saved table, or from a word for all of them."""
+    if isinstance(forms, Mapping):
+        return bool(forms.get(path, False))
+    if forms == "folded":
+        return True
+    if isinstance(forms, str):
+        raise VariantError(f'reparameterized must be True, False or "folded", got {forms!r}')
+    return forms and not is_fold
