@@ -19,6 +19,7 @@ from dl_techniques.version import __version__
 
 if TYPE_CHECKING:
     from dl_techniques.models.vision.fast_vlm.model import FastVLM as FastVLM
+    from dl_techniques.models.vision.mobile_one.model import MobileOne as MobileOne
     from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone as FastVLMBackbone
     from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM as FastVLMCausalLM
     from dl_techniques.models.vlm.fast_vlm import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _VLM = "dl_techniques.models.vlm.fast_vlm"
 _EXPORTS = {
     "FastVLM": "dl_techniques.models.vision.fast_vlm.model",
+    "MobileOne": "dl_techniques.models.vision.mobile_one.model",
     "FastVLMBackbone": _VLM,
     "FastVLMCausalLM": _VLM,
     "FastVLMCausalLMPreprocessor": _VLM,

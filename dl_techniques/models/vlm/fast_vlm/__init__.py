@@ -12,6 +12,7 @@ from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.chat import Chat
 from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.json_tokenizer import FastVLMJsonTokenizer
 from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
 
@@ -21,5 +22,6 @@ __all__ = [
     "FastVLMCausalLM",
     "FastVLMCausalLMPreprocessor",
     "FastVLMImageConverter",
+    "FastVLMJsonTokenizer",
     "FastVLMTokenizer",
 ]

@@ -13,9 +13,13 @@ import keras_hub
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
+from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin, store_weights_as
 from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
+from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant, build_variant
+
+TOP_K = 50
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -30,6 +34,10 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
     Args:
         backbone: `FastVLMBackbone`.
         preprocessor: `FastVLMCausalLMPreprocessor` or None. None: arrays in, arrays out.
+        max_new_tokens: int or None. Longest answer where a call says nothing about lengths.
+            None: what the longest sequence leaves.
+        temperature: float. Above 0, answers are drawn from the 50 likeliest tokens at this
+            temperature, unless `compile` or a call names a sampler. Defaults to 0 (greedy).
         **kwargs: `name`, `compile` of a KerasHub task.
 
     Example:
@@ -59,16 +67,61 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
         self,
         backbone: FastVLMBackbone,
         preprocessor: FastVLMCausalLMPreprocessor | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
         self.backbone = backbone
         self.preprocessor = preprocessor
+        self.max_new_tokens = max_new_tokens
+        self.temperature = float(temperature)
 
         # === Functional Model ===
         inputs = backbone.input
         outputs = backbone.decoder.logits(backbone(inputs))
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+    @classmethod
+    def from_variant(
+        cls, name: str, /, tokenizer: Any = None, dtype: Any = None, **overrides: Any
+    ) -> FastVLMCausalLM:
+        """A published size by name, with random weights.
+
+        Args:
+            name: `"fastvlm_0.5b"`, `"fastvlm_1.5b"` or `"fastvlm_7b"`.
+            tokenizer: makes the model take questions and pictures. None: arrays in, arrays out.
+            dtype: policy of all layers.
+            **overrides: numbers of the size that are to be others, e.g. `num_layers=2`,
+                `image_size=256`.
+
+        Raises:
+            VariantError: unknown name or number (the nearest is given), or float16, in which the
+                tower overflows.
+
+        Example:
+            >>> model = FastVLMCausalLM.from_variant(
+            ...     "fastvlm_0.5b", tower="demo", image_size=64, vocabulary_size=64, num_layers=1)
+            >>> model.backbone.hidden_dim
+            896
+        """
+        variant = FastVLMVariant.named(name).with_overrides(overrides)
+        backbone = build_variant(variant, dtype)
+        preprocessor = None
+        if tokenizer is not None:
+            preprocessor = FastVLMCausalLMPreprocessor(
+                tokenizer,
+                FastVLMImageConverter(variant.image_size),
+                sequence_length=variant.sequence_length,
+                num_image_tokens=backbone.num_image_tokens or 1,
+                system_prompt=variant.system_prompt,
+            )
+        return cls(
+            backbone,
+            preprocessor,
+            max_new_tokens=variant.max_new_tokens,
+            temperature=variant.temperature,
+        )
 
     @property
     def preprocessor(self) -> Any:
@@ -86,7 +139,7 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
         loss: Any = "auto",
         *,
         weighted_metrics: Any = "auto",
-        sampler: Any = "greedy",
+        sampler: Any = "auto",
         **kwargs: Any,
     ) -> None:
         """As `keras_hub.models.CausalLM.compile`, with greedy choice as the default.
@@ -95,13 +148,24 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
             optimizer: Optimizer, its name, or "auto" for Adam.
             loss: Loss, its name, or "auto" for cross-entropy over the answer's tokens.
             weighted_metrics: List of metrics, or "auto" for token accuracy.
-            sampler: Name of a KerasHub sampler or one itself.
+            sampler: Name of a KerasHub sampler or one itself; "auto" for what the model's
+                `temperature` says.
             **kwargs: Of `keras.Model.compile`.
         """
+        if sampler == "auto":
+            sampler = _sampler_of(self.temperature)
         super().compile(
             optimizer, loss, weighted_metrics=weighted_metrics, sampler=sampler, **kwargs
         )
         self._compiled_form = self._encoder_form()
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {
+            **super().get_config(),
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+        }
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Arguments of `compile`; a sampler that is not KerasHub's own is left out."""
@@ -113,7 +177,7 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was compiled when it was saved."""
         config = dict(config)
-        sampler = config.pop("sampler", "greedy")
+        sampler = config.pop("sampler", "auto")
         self.compile(**keras.saving.deserialize_keras_object(config), sampler=sampler)
         self.optimizer.build(self.trainable_variables)
 
@@ -185,6 +249,13 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
         super().save_to_preset(str(preset_dir), max_shard_size=max_shard_size)
         if weights_dtype is not None:
             store_weights_as(preset_dir, weights_dtype)
+
+
+def _sampler_of(temperature: float) -> Any:
+    """How Apple's `predict.py` chooses: transformers' sampling, whose `top_k` is 50."""
+    if not temperature:
+        return "greedy"
+    return keras_hub.samplers.TopKSampler(k=TOP_K, temperature=temperature)
 
 
 def _layer_filter(filters: Any) -> Callable[[keras.layers.Layer], bool]:

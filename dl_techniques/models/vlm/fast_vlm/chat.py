@@ -16,7 +16,7 @@ from keras import ops
 
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
-from dl_techniques.models.vlm.fast_vlm.chat_template import Message, render
+from dl_techniques.models.vlm.fast_vlm.chat_template import Message
 from dl_techniques.models.vlm.fast_vlm.phases import DecodeState
 from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, bucket
 from dl_techniques.models.vlm.fast_vlm.records import image_list
@@ -128,7 +128,7 @@ class Chat:
         return iter(self.messages)
 
     def _render(self, messages: Sequence[Message], num_images: int) -> list[int]:
-        segments = render(messages, num_images, self._system, answer_next=True)
+        segments = self._preprocessor.render(messages, num_images, self._system)
         ids: list[int] = self._preprocessor.encode_segments(segments)[0].tolist()
         return ids
 

@@ -1,4 +1,6 @@
-"""Conversations as ChatML, in typed pieces: what is control, what is text, what is learned.
+"""Conversations in typed pieces: what is control, what is text, what is learned.
+
+The marks around the turns are those of a family (`chat_families`), ChatML unless told otherwise.
 
 A rendered conversation is a list of `Segment`. Control tokens and pictures are segments of
 their own kind, so a user who types `<|im_end|>` gets the characters, not the token: texts are
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dl_techniques.errors import PromptError
+from dl_techniques.models.vlm.fast_vlm.chat_families import ChatTemplate, Control, get_template
 
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
@@ -56,6 +59,7 @@ def render(
     num_images: int = 0,
     system_prompt: str | None = DEFAULT_SYSTEM_PROMPT,
     answer_next: bool = True,
+    template: str | ChatTemplate = "fastvlm",
 ) -> list[Segment]:
     """Render a conversation.
 
@@ -67,6 +71,7 @@ def render(
         system_prompt: Used where `messages` has no system message; None or "" for none.
         answer_next: True: the last message is the user's, and the text ends where the answer
             begins. False: the last message is the assistant's (training).
+        template: The family's marks; a name of `chat_families.TEMPLATES`.
 
     Returns:
         Segments; neighbours of kind text with the same `learn` are one segment, so that
@@ -80,28 +85,41 @@ def render(
         >>> as_text(render([{"role": "user", "content": "Hi"}], system_prompt=None))
         '<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n'
     """
+    family = get_template(template)
     messages = _checked(messages, answer_next)
     messages = _place_images(messages, num_images)
     if messages[0]["role"] != "system" and system_prompt:
         messages = [{"role": "system", "content": system_prompt}, *messages]
-    segments: list[Segment] = []
+    segments = [_mark(family.begin)] if family.begin else []
+    lead = ""
     for message in messages:
-        segments += _turn(message["role"], message["content"])
+        if message["role"] == "system" and family.system_in_user:
+            lead = f"{message['content'].strip()}\n\n"
+            continue
+        segments += _turn(family, message["role"], message["content"], lead)
+        lead = ""
     if answer_next:
-        segments += [Segment(TURN_START, "control"), Segment("assistant\n")]
+        segments += [_mark(mark) for mark in family.opening("assistant")]
     return _merge_texts(segments)
 
 
-def _turn(role: str, content: str) -> list[Segment]:
-    """One turn with its closing token and newline."""
+def _mark(mark: str, learn: bool = False) -> Segment:
+    """A mark of a template; of an answer's marks only the control token is learned."""
+    if isinstance(mark, Control):
+        return Segment(str(mark), "control", learn)
+    return Segment(mark)
+
+
+def _turn(family: ChatTemplate, role: str, content: str, lead: str = "") -> list[Segment]:
+    """One turn between its marks, with a text in front of its own."""
     learn = role == "assistant"
+    content = content.strip() if family.trim else content
     body = [Segment(content, learn=learn)] if role != "user" else _split_marks(content)
     return [
-        Segment(TURN_START, "control"),
-        Segment(f"{role}\n"),
+        *(_mark(mark) for mark in family.opening(role)),
+        *([Segment(lead)] if lead else []),
         *body,
-        Segment(TURN_END, "control", learn=learn),
-        Segment("\n"),
+        *(_mark(mark, learn=learn) for mark in family.closing(role)),
     ]
 
 

@@ -24,6 +24,9 @@ import keras
 import keras_hub
 from keras import ops
 
+# Registered with Keras by being imported: a saved model may hold one of them.
+from dl_techniques.models.vlm.fast_vlm import corrected as corrected
+
 Tensor = Any
 LayerCache = Any
 Caches = tuple[LayerCache, ...]

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dl_techniques.errors import DLTechniquesError
-from dl_techniques.models.vlm.fast_vlm.chat_template import Segment, render
+from dl_techniques.models.vlm.fast_vlm.chat_template import Message, Segment, render
 from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.packing import EncodedConversation
 from dl_techniques.models.vlm.fast_vlm.records import Record
+from dl_techniques.models.vlm.fast_vlm.template_variants import Template, as_transformers
 from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
 
 
@@ -25,12 +26,14 @@ class ConversationEncoder:
         image_converter: Brings pictures to their size.
         num_image_tokens: Placeholders of one picture, T.
         system_prompt: Used where a conversation has none of its own; None or "" for none.
+        template: Where pictures and newlines go, "apple" or "transformers".
     """
 
     tokenizer: FastVLMTokenizer
     image_converter: FastVLMImageConverter
     num_image_tokens: int
     system_prompt: str | None
+    template: Template = "apple"
 
     def encode(
         self, records: Sequence[Record], learn: bool, names: Sequence[str]
@@ -59,8 +62,20 @@ class ConversationEncoder:
         return row.token_ids, row.learn
 
     def _render(self, record: Record, learn: bool) -> list[Segment]:
+        return self.render(record.messages, len(record.images), self.system_prompt, not learn)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        num_images: int,
+        system_prompt: str | None,
+        answer_next: bool,
+    ) -> list[Segment]:
+        """A conversation in typed pieces: the tokenizer's marks around turns, our placing."""
+        if self.template == "transformers":
+            messages = as_transformers(messages, num_images)
         return render(
-            record.messages, len(record.images), self.system_prompt, answer_next=not learn
+            messages, num_images, system_prompt, answer_next, self.tokenizer.chat_template
         )
 
     def _read_images(self, record: Record) -> np.ndarray:

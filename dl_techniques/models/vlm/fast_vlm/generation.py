@@ -48,6 +48,7 @@ class GenerationMixin:
     preprocessor: Any
     sampler: Sampler
     run_eagerly: bool
+    max_new_tokens: int | None
 
     @property
     def phases(self) -> Phases:
@@ -146,7 +147,8 @@ class GenerationMixin:
                 preprocessor's `sequence_length`.
             stop_token_ids: Tokens that end an answer; `"auto"` for the tokenizer's, None for none.
             strip_prompt: False to get the prompt's text in front of the answer.
-            max_new_tokens: Most tokens of an answer. Defaults to what `max_length` leaves.
+            max_new_tokens: Most tokens of an answer. Defaults to what `max_length` leaves, or,
+                where that is not given either, to the model's own `max_new_tokens`.
             sampler: Name or KerasHub sampler. Defaults to the one given to `compile`.
             seed: Seed of random samplers, or one per prompt. Defaults to the sampler's own; a
                 sampler without one draws anew every time.
@@ -224,6 +226,8 @@ class GenerationMixin:
         longest = np.shape(inputs["token_ids"])[1]
         positions = self.backbone.decoder.max_positions
         longest = longest if positions is None else min(longest, positions)
+        if max_new_tokens is None and max_length is None:
+            max_new_tokens = self.max_new_tokens
         limits = limits_of(prompts.lengths, longest, max_new_tokens)
         seed = seed_of(chosen) if seed is None else seed
         return Request(inputs, prompts, limits, self.stop_ids(stop_token_ids), chosen, seed)

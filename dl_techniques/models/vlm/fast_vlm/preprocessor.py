@@ -14,6 +14,7 @@ from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.chat_template import (
     DEFAULT_SYSTEM_PROMPT,
+    Message,
     Segment,
 )
 from dl_techniques.models.vlm.fast_vlm.encoding import ConversationEncoder
@@ -28,6 +29,7 @@ from dl_techniques.models.vlm.fast_vlm.packing import (
 )
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin
 from dl_techniques.models.vlm.fast_vlm.records import to_records
+from dl_techniques.models.vlm.fast_vlm.template_variants import TEMPLATES, Template
 from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
 
 TrainingBatch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
@@ -51,6 +53,8 @@ class FastVLMCausalLMPreprocessor(PresetMixin, hub_models.CausalLMPreprocessor):
         system_prompt: str or None. None or "" for none.
         max_images_per_prompt: int or None. If set, every batch has this many picture slots,
             so that shapes never change; else as many as its fullest row.
+        template: "apple" (Apple's `predict.py`) or "transformers" (the Hugging Face conversion:
+            a message's pictures first, and a newline in front of every text).
         **kwargs: `name`, `dtype`, `config_file` of a KerasHub preprocessor.
 
     Call arguments:
@@ -88,6 +92,7 @@ class FastVLMCausalLMPreprocessor(PresetMixin, hub_models.CausalLMPreprocessor):
         num_image_tokens: int = 256,
         system_prompt: str | None = DEFAULT_SYSTEM_PROMPT,
         max_images_per_prompt: int | None = None,
+        template: Template = "apple",
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -99,7 +104,10 @@ class FastVLMCausalLMPreprocessor(PresetMixin, hub_models.CausalLMPreprocessor):
         )
         if num_image_tokens < 1:
             raise ValueError(f"num_image_tokens={num_image_tokens} must be at least 1.")
+        if template not in TEMPLATES:
+            raise ValueError(f"template={template!r} is unknown; use one of {list(TEMPLATES)}.")
         self.image_converter = image_converter
+        self.template = template
         self.num_image_tokens = int(num_image_tokens)
         self.system_prompt = system_prompt
         self.max_images_per_prompt = max_images_per_prompt
@@ -125,6 +133,23 @@ class FastVLMCausalLMPreprocessor(PresetMixin, hub_models.CausalLMPreprocessor):
         if names is None:
             names = [f"prompt {i}" if len(records) > 1 else "" for i in range(len(records))]
         return self._encoder().encode(records, learn, names)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        num_images: int = 0,
+        system_prompt: str | None = None,
+        answer_next: bool = True,
+    ) -> list[Segment]:
+        """A conversation in typed pieces, as `chat_template.render` with this template.
+
+        Args:
+            messages: As there.
+            num_images: As there.
+            system_prompt: None or "" for none; not replaced by the preprocessor's own.
+            answer_next: As there.
+        """
+        return self._encoder().render(messages, num_images, system_prompt, answer_next)
 
     def encode_segments(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids int32[n] and learn mask bool[n] of a rendered conversation."""
@@ -246,13 +271,18 @@ class FastVLMCausalLMPreprocessor(PresetMixin, hub_models.CausalLMPreprocessor):
             num_image_tokens=self.num_image_tokens,
             system_prompt=self.system_prompt,
             max_images_per_prompt=self.max_images_per_prompt,
+            template=self.template,
         )
         return config
 
     def _encoder(self) -> ConversationEncoder:
         """Made anew each time: every part of it may be exchanged by its attribute."""
         return ConversationEncoder(
-            self.tokenizer, self.image_converter, self.num_image_tokens, self.system_prompt
+            self.tokenizer,
+            self.image_converter,
+            self.num_image_tokens,
+            self.system_prompt,
+            self.template,
         )
 
 

@@ -10,19 +10,21 @@ short is one clear line and not a traceback from the middle of a reader.
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.resources
 import json
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import h5py
 import keras
 import numpy as np
 
 from dl_techniques.errors import DLTechniquesError, PresetError
+from dl_techniques.models.foreign import Reader, find_reader
 from dl_techniques.models.hub import fetch, is_hub_handle
 
 CONFIG_FILE = "config.json"
@@ -166,23 +168,54 @@ class PresetMixin:
 
     @classmethod
     def from_preset(cls, preset: str | Path, *args: Any, **overrides: Any) -> Self:
-        """Loads a model, or a part of one, that `save_to_preset` wrote.
+        """Loads a model, or a part of one: our own preset, or a published FastVLM.
 
         Args:
             preset: A local folder, the name of a shipped preset (`"demo"`), a handle such as
                 `hf://organisation/name`, or a `.keras` file that holds an object of this class.
+                A folder is one that `save_to_preset` wrote, or FastVLM in Apple's
+                (`llava_qwen2`) or Hugging Face's (`fast_vlm`) layout.
             *args: As the KerasHub base takes them (`load_weights`).
-            **overrides: As the KerasHub base takes them, e.g. `dtype="bfloat16"`.
+            **overrides: As the KerasHub base takes them, e.g. `dtype="bfloat16"`. For a published
+                folder also `variant`, the size that it must hold, and what
+                `dl_techniques.checkpoints.fast_vlm.load` takes.
 
         Raises:
             PresetError: unknown name (the nearest is named), damaged file, or a preset of
                 another class.
+            CheckpointError: a published folder whose tensors or configs do not fit.
         """
         source = resolve_preset(preset)
+        reader = None if source.endswith(".keras") else _foreign_reader(cls, source, overrides)
+        if reader is not None:
+            if args:
+                overrides["load_weights"] = args[0]
+            return cast(
+                Self, reader.load(cls, Path(source), overrides.pop("variant", None), overrides)
+            )
+        _refuse_variant(preset, overrides)
         with _one_line_errors(preset):
             if source.endswith(".keras"):
                 return cls._from_keras_file(source, overrides)
             return super().from_preset(source, *args, **overrides)  # type: ignore[misc]
+
+    def export_to_transformers(self, folder: str | Path, **options: Any) -> None:
+        """Writes this object in the Hugging Face layout.
+
+        A model is written whole, as `FastVlmForConditionalGeneration` opens it: weights, configs
+        and, where there is a preprocessor, tokenizer, picture processor and chat template. A
+        preprocessor, tokenizer or picture converter writes its own files of these.
+
+        Args:
+            folder: Where to; it appears whole or not at all, and replaces an older one.
+            **options: Of `dl_techniques.checkpoints.fast_vlm.export.export`.
+
+        Raises:
+            VariantError: a tower or decoder that this layout cannot hold.
+        """
+        # The checkpoints stand a floor above and know the models; only a call leads there.
+        module = importlib.import_module("dl_techniques.checkpoints.fast_vlm.export")
+        module.export(self, Path(folder), **options)
 
     @classmethod
     def _from_keras_file(cls, file: str, overrides: dict[str, Any]) -> Self:
@@ -192,6 +225,23 @@ class PresetMixin:
         if not isinstance(model, cls):
             raise PresetError(f"{file!r} holds a {type(model).__name__}, not a {cls.__name__}")
         return model
+
+
+def _foreign_reader(cls: type, source: str, overrides: dict[str, Any]) -> Reader | None:
+    """The reader of a local folder in a published layout, or None."""
+    config = Path(source) / CONFIG_FILE
+    # Only Hugging Face's configs have this field; asking the readers costs their imports.
+    if not config.is_file() or "model_type" not in json.loads(config.read_text(encoding="utf-8")):
+        return None
+    return find_reader(cls, source, overrides.get("variant"))
+
+
+def _refuse_variant(preset: str | Path, overrides: dict[str, Any]) -> None:
+    if overrides.get("variant") is not None:
+        raise PresetError(
+            f"{str(preset)!r} says itself what it holds; leave variant={overrides['variant']!r} out"
+        )
+    overrides.pop("variant", None)
 
 
 def store_weights_as(folder: str | Path, dtype: str) -> None:

@@ -42,7 +42,8 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
     strings on every backend; it cannot run inside a `tf.data` graph.
 
     Attributes: `image_token_id`, `start_token_id` (`<|im_start|>`), `end_token_id`
-    (`<|im_end|>`), `end_token2_id` and `pad_token_id` (both `<|endoftext|>`).
+    (`<|im_end|>`), `end_token2_id` and `pad_token_id` (both `<|endoftext|>`), and
+    `chat_template`, the name of the marks around turns (`chat_families.TEMPLATES`).
 
     Args:
         vocabulary: dict of token to id, or the path of a `vocab.json`.
@@ -64,6 +65,7 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
     """
 
     backbone_cls = FastVLMBackbone
+    chat_template = "fastvlm"
 
     def __init__(
         self,
@@ -83,9 +85,7 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
         # A list in a fixed order: the parent's default is a set, and saved files would differ
         # from run to run.
         special = list(dict.fromkeys([*SPECIAL_TOKENS, *(unsplittable_tokens or ())]))
-        # Longest first, as a lookahead: overlapping occurrences are all found.
-        alternatives = "|".join(re.escape(t) for t in sorted(special, key=len, reverse=True))
-        self._special_pattern = re.compile(f"(?={alternatives})")
+        self._special_pattern = special_pattern(special)
         super().__init__(
             vocabulary=vocabulary, merges=merges, unsplittable_tokens=special, **kwargs
         )
@@ -139,6 +139,12 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
             )
         return False
 
+    def to_hugging_face(self) -> str:
+        """The content of a `tokenizer.json` that Hugging Face's `tokenizers` reads."""
+        self._check_vocabulary()
+        text: str = self._tokenizer.to_str()
+        return text
+
     def vocabulary_size(self) -> int:
         """Number of rows that an embedding table needs: the largest id plus one."""
         self._check_vocabulary()
@@ -157,7 +163,7 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
         self._check_vocabulary()
         pieces = {text: self._harmless_pieces(text) for text in texts}
         flat = [piece for parts in pieces.values() for piece in parts]
-        encoded = iter(self._tokenizer.encode_batch_fast(flat))
+        encoded = iter(self._tokenizer.encode_batch_fast(flat, add_special_tokens=False))
         ids = {
             text: [number for _ in parts for number in next(encoded).ids]
             for text, parts in pieces.items()
@@ -185,6 +191,13 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
         rows, batched = _id_rows(inputs)
         texts = self._tokenizer.decode_batch(rows, skip_special_tokens=skip_special_tokens)
         return texts if batched else texts[0]
+
+
+def special_pattern(special: Iterable[str]) -> re.Pattern[str]:
+    """Finds every place where a text spells one of the special tokens."""
+    # Longest first, as a lookahead: overlapping occurrences are all found.
+    alternatives = "|".join(re.escape(t) for t in sorted(special, key=len, reverse=True))
+    return re.compile(f"(?={alternatives})")
 
 
 def _id_rows(inputs: Any) -> tuple[list[list[int]], bool]:

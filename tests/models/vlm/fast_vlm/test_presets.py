@@ -82,7 +82,8 @@ def test_unknown_names(tmp_path):
         FastVLMBackbone.from_preset("nothing-like-it")
     with pytest.raises(PresetError, match="config.json"):
         FastVLMCausalLM.from_preset(tmp_path)
-    assert presets.resolve_preset("hf://someone/something") == "hf://someone/something"
+    handle = "kaggle://someone/something/keras/one"
+    assert presets.resolve_preset(handle) == handle
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A FastVLM encoder and a new projector on a frozen, pretrained language model."""
