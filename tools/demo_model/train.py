@@ -22,7 +22,7 @@ from dl_techniques import FastVLM, FastVLMCausalLM
 from tools.demo_model import fetch, finetune, pretrain
 from tools.demo_model.records import DemoData
 
-LANGUAGE_MIX = {"scenes": 0.34, "emoji": 0.36, "words": 0.10, "easy_vqa": 0.08, "clothing": 0.12}
+LANGUAGE_MIX = {"scenes": 0.32, "emoji": 0.42, "words": 0.06, "easy_vqa": 0.08, "clothing": 0.12}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--pretrain-epochs", type=int, default=20, help="16 000 pictures each")
     made.add_argument("--start", type=Path, help="an earlier run's encoder to go on from")
-    made.add_argument("--language-epochs", type=int, default=3, help="8 000 records each")
-    made.add_argument("--together-epochs", type=int, default=3, help="8 000 records each")
+    made.add_argument("--language-epochs", type=int, default=11, help="8 000 records each")
+    made.add_argument("--together-epochs", type=int, default=4, help="8 000 records each")
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
     return made
 
