@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dl_techniques.checkpoints.vision.layouts import COUNTERS, Layout, recognise
+from dl_techniques.checkpoints.vision.numbers import variant_of
 from dl_techniques.checkpoints.vision.reading import load, network_map, recognises
 from dl_techniques.checkpoints.vision.sources import preprocessing_of
 from dl_techniques.checkpoints.vision.tables import fast_vit_rules, relative_paths
@@ -39,4 +40,5 @@ __all__ = [
     "relative_paths",
     "save_as_timm",
     "tower_map",
+    "variant_of",
 ]
