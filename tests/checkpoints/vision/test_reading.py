@@ -20,7 +20,7 @@ from tests.checkpoints.vision.small_variants import (
     small_network,
     write,
 )
-from tests.helpers import Array, numbers, random_array, relative_difference, values
+from tests.helpers import Array, numbers, random_array, randomize, relative_difference, values
 
 FORMS = [False, True]
 
@@ -55,18 +55,20 @@ def test_a_file_gives_the_network_in_its_form(words: str, fused: bool, tmp_path:
     assert loaded.name == f"fast_vlm_{SMALL}" and loaded.num_classes == 5
     for one, other in zip(values(loaded), values(network), strict=True):
         np.testing.assert_array_equal(one, other)
-    x = random_array(2, 32, 24, 3)
-    np.testing.assert_array_equal(numbers(loaded(x)), numbers(network(x)))
+    if words == "apple" and fused:  # the same arrays in the same places: once is enough
+        x = random_array(2, 32, 24, 3)
+        np.testing.assert_array_equal(numbers(loaded(x)), numbers(network(x)))
 
 
-def test_a_loaded_network_trains_fuses_and_is_saved(
-    arrays: dict[str, Array], tmp_path: Path
-) -> None:
-    network = FastVLM.from_preset(write(arrays, tmp_path))
-    x = random_array(2, 32, 32, 3)
+def test_a_loaded_network_trains_fuses_and_is_saved(tmp_path: Path) -> None:
+    source = FastVLM.from_variant(OTHER, num_classes=2)
+    randomize(source)
+    network = FastVLM.from_preset(write(arrays_of(source), tmp_path))
+    x = random_array(2, 16, 16, 3)
     network.compile("sgd", "mse")
-    network.fit(x, np.zeros((2, 5), "float32"), verbose=0)
+    network.fit(x, np.zeros((2, 2), "float32"), verbose=0)
     expected = numbers(network(x))
+    assert relative_difference(expected, source(x)) > 1e-4
     network.reparameterize()
     assert relative_difference(network(x), expected) < 1e-5
     network.save_to_preset(tmp_path / "ours")

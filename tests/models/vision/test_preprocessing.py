@@ -9,6 +9,10 @@ import pytest
 
 from dl_techniques import FastVLM, MobileOne
 from dl_techniques.errors import VariantError
+from dl_techniques.models.vision.fast_vlm.model import variant_arguments as fast_vlm_arguments
+from dl_techniques.models.vision.mobile_one.model import (
+    variant_arguments as mobile_one_arguments,
+)
 from dl_techniques.models.vision.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 from tests.models.vision.fast_vlm.small_network import make_smaller_network
 
@@ -66,8 +70,11 @@ def test_networks_keep_them_in_both_kinds_of_files(tmp_path: Path) -> None:
 
 
 def test_a_config_from_before_means_the_variants() -> None:
-    for cls, name in ((FastVLM, "nano"), (MobileOne, "mobileone_s1")):
-        config = cls.from_variant(name).get_config()
+    for cls, arguments, name in (
+        (FastVLM, fast_vlm_arguments, "nano"),
+        (MobileOne, mobile_one_arguments, "mobileone_s1"),
+    ):
+        config = arguments(name)
         del config["preprocessing"]
         assert cls.from_config(config).preprocessing == Preprocessing.of(cls.MODEL_VARIANTS[name])
     config = make_smaller_network().get_config()
