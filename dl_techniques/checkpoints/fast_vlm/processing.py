@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dl_techniques.checkpoints.fast_vlm.config_files import Fields, read_json_if_there
+from dl_techniques.checkpoints.config_files import Fields, read_json_if_there
 from dl_techniques.checkpoints.fast_vlm.source import Source
 from dl_techniques.checkpoints.tokenizers import tokenizer_from_files
 from dl_techniques.data.geometry import Interpolation

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.checkpoints.fast_vlm.config_files import (
+from dl_techniques.checkpoints.config_files import (
     CONFIG,
     Fields,
     read_json,

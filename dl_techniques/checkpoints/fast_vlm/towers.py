@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dl_techniques.checkpoints.fast_vlm.config_files import Fields
+from dl_techniques.checkpoints.config_files import Fields
 from dl_techniques.errors import CheckpointError, VariantError
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
 

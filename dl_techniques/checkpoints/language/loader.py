@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dl_techniques.checkpoints.config_files import CONFIG, read_json
 from dl_techniques.checkpoints.gguf_file import GGUFStore
 from dl_techniques.checkpoints.language.gguf_layout import HuggingFaceNames, gguf_tokenizer
 from dl_techniques.checkpoints.language.maps import body_of, decoder_map
@@ -72,7 +72,7 @@ def language_model_from(
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
         return _from_gguf(path, dtype, chat_template, image_token, progress)
-    spec = decoder_config(text_config_of(path))
+    spec = decoder_config(read_json(path / CONFIG))
     with open_tensors(path) as store:
         backbone, spec = load_decoder(store, spec, dtype, progress)
     tokenizer = tokenizer_from_files(path, spec.vocabulary_size, chat_template, image_token)
@@ -93,24 +93,6 @@ def _from_gguf(
         renamed = HuggingFaceNames(store)
         backbone, _ = load_decoder(renamed, decoder_config(renamed.config), dtype, progress)
     return LanguageModel(backbone, tokenizer, tokenizer.chat_template)
-
-
-def text_config_of(folder: Path) -> dict[str, Any]:
-    """The text config of a Hugging Face folder.
-
-    Raises:
-        CheckpointError: there is none, or it is no JSON table.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no config.json; give a Hugging Face folder")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: no JSON ({error}); download it again") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: expected a table, got {type(config).__name__}")
-    return config
 
 
 def load_decoder(

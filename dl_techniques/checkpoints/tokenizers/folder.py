@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dl_techniques.checkpoints.config_files import read_json, read_json_if_there
 from dl_techniques.checkpoints.tokenizers.parts import byte_level_json
 from dl_techniques.checkpoints.tokenizers.ranks import read_ranks, vocabulary_of
 from dl_techniques.errors import CheckpointError
@@ -49,7 +49,7 @@ def tokenizer_from_files(
         PromptError: the chat template is unknown.
     """
     folder = Path(folder).expanduser()
-    config = _read(folder / "tokenizer_config.json") or {}
+    config = read_json_if_there(folder / "tokenizer_config.json")
     data = _with_config_tokens(_content(folder, config), config)
     return tokenizer_of(data, config, rows, chat_template, image_token)
 
@@ -104,13 +104,13 @@ def _placeholder(data: Json, known: set[str], rows: int | None) -> str:
 
 def _content(folder: Path, config: Mapping[str, Any]) -> Json:
     """The `tokenizer.json` of a folder, read or put together."""
-    found = _read(folder / "tokenizer.json")
-    if found is not None:
+    if (folder / "tokenizer.json").is_file():
+        found = read_json(folder / "tokenizer.json")
         if "model" not in found:
             raise CheckpointError(f"{folder / 'tokenizer.json'}: holds no model; download it again")
         return found
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        vocabulary = _read(folder / "vocab.json") or {}
+        vocabulary = read_json(folder / "vocab.json")
         merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = [line.rstrip("\r") for line in merges]
     elif len(files := sorted(folder.glob("*.tiktoken"))) == 1:
@@ -168,20 +168,3 @@ def _named(config: Mapping[str, Any], name: str) -> str | None:
     """A token of `tokenizer_config.json`, which stands there as text or as a table."""
     token = config.get(name)
     return token.get("content") if isinstance(token, Mapping) else token
-
-
-def _read(path: Path) -> Json | None:
-    """The content of a JSON file, or None if there is none.
-
-    Raises:
-        CheckpointError: it is no JSON table.
-    """
-    if not path.is_file():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: no JSON ({error}); download it again") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: expected a table, got {type(data).__name__}")
-    return data

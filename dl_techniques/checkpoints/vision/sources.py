@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.errors import CheckpointError, VariantError
+from dl_techniques.checkpoints.config_files import CONFIG, read_json_if_there
+from dl_techniques.errors import VariantError
 from dl_techniques.models.vision.preprocessing import Preprocessing
 
 SOURCES: dict[str, dict[str, dict[str, Any]]] = {
@@ -60,18 +60,9 @@ def config_beside(source: Path) -> dict[str, Any]:
     """`config.json` of a folder of weights; of a single file there is none.
 
     Raises:
-        CheckpointError: it is there but no mapping.
+        CheckpointError: it is there but damaged.
     """
-    path = source / "config.json"
-    if not path.is_file():
-        return {}
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: no JSON ({error}); download it again") from error
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: holds no mapping; download it again")
-    return document
+    return read_json_if_there(source / CONFIG)
 
 
 TIMM_NAMES = {

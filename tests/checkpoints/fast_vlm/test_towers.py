@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from dl_techniques.checkpoints.fast_vlm.config_files import Fields
+from dl_techniques.checkpoints.config_files import Fields
 from dl_techniques.checkpoints.fast_vlm.towers import (
     timm_arguments,
     tower_from_apple,

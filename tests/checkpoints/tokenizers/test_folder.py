@@ -23,7 +23,7 @@ def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{", "no JSON"), ("[]", "expected a table"), ("{}", "holds no model")]
+    ("content", "said"), [("{", "no JSON"), ("[]", "expected an object"), ("{}", "holds no model")]
 )
 def test_a_damaged_file_is_named(content: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(content)

@@ -1,4 +1,4 @@
-"""The JSON files beside the weights of a FastVLM, and fields that must be in them."""
+"""The JSON files beside weights, and fields that must be in them."""
 
 from __future__ import annotations
 
