@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from dl_techniques.checkpoints import fast_vlm, vision
@@ -33,7 +34,7 @@ class Subject:
         model: name of the class of `dl_techniques` whose `from_preset` takes it.
         what: in words.
         layout: whose names the tensors have.
-        tensors: arrays in the file; 0 for a preset of ours, which is not opened.
+        tensors: arrays in the file.
         stored_bytes: bytes of all arrays in the file.
         parameters: numbers among them.
         precision: the type that keeps every stored number: "bfloat16" or "float32".
@@ -135,18 +136,33 @@ def _preset(path: Path) -> Subject:
             f"{path} holds a {found}, which cannot be converted; expected a preset, checkpoint or "
             f"weight file of {', '.join(sorted(set(OURS.values())))}"
         )
-    size = sum(file.stat().st_size for file in path.rglob("*.h5"))
+    arrays = [a for file in sorted(path.rglob("*.weights.h5")) for a in _arrays_in(file)]
+    numbers = sum(size for size, _ in arrays)
     return Subject(
         path=str(path),
         model=OURS[found],
         what=f"{OURS[found]}, preset of this package",
         layout="keras",
-        tensors=0,
-        stored_bytes=size,
-        parameters=size // 2,  # at most: the weights may be stored in float16
+        tensors=len(arrays),
+        stored_bytes=sum(size * width for size, width in arrays),
+        parameters=numbers,
         precision="float32",
-        peak_bytes={name: 2 * size * width for name, width in BYTES.items()},
+        # Random values first, and then the stored ones.
+        peak_bytes={name: 2 * numbers * width for name, width in BYTES.items()},
     )
+
+
+def _arrays_in(file: Path) -> list[tuple[int, int]]:
+    """Numbers, and bytes of one, of every array in a weight file of Keras."""
+    found: list[tuple[int, int]] = []
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found.append((item.size, item.dtype.itemsize))
+
+    with h5py.File(file) as store:
+        store.visititems(note)
+    return found
 
 
 def _class_of(path: Path) -> str:

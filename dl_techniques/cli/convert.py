@@ -162,7 +162,7 @@ def show(subject: Subject, precision: str, as_json: bool) -> None:
     lines = [
         ("what", subject.what),
         ("layout", subject.layout),
-        ("tensors", str(subject.tensors or "not counted")),
+        ("tensors", str(subject.tensors)),
         ("numbers", f"{subject.parameters:,}"),
         ("on disk", f"{subject.stored_bytes / MEGABYTE:.1f} MB"),
         ("precision", f"{precision} (stored: {subject.precision})"),

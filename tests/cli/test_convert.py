@@ -52,6 +52,8 @@ def test_there_and_back_is_exact(
 ) -> None:
     ours, theirs, direct = (tmp_path / name for name in ("ours", "theirs", "direct"))
     out, _ = run(capsys, apple, ours)
+    numbers_read = json.loads(run(capsys, ours, "--dry-run", "--json")[0])["parameters"]
+    assert numbers_read == json.loads(run(capsys, apple, "--dry-run", "--json")[0])["parameters"]
     assert "apple" in out and "bfloat16 (stored: bfloat16)" in out and f"wrote {ours}" in out
     run(capsys, ours, theirs, "--to", "transformers", "--precision", "bfloat16")
     run(capsys, apple, direct, "--to", "transformers")
