@@ -42,9 +42,14 @@ def test_vision_needs_no_keras_hub_and_no_other_backend() -> None:
         "sys.modules.update(dict.fromkeys(absent))\n"
         "from dl_techniques import FastVLM\n"
         "m = FastVLM.from_variant('nano', include_top=False, input_shape=(32, 32, 3))\n"
-        "print(m.feature_dim)"
+        "print(m.feature_dim)\n"
+        "from dl_techniques.errors import PresetError\n"
+        "try:\n"
+        "    FastVLM.from_preset('nowhere')\n"
+        "except PresetError:\n"
+        "    print('asked the reader of vision weights alone')\n"
     )
-    assert run_python(code).splitlines()[-1] == "96"
+    assert run_python(code).splitlines()[-2:] == ["96", "asked the reader of vision weights alone"]
 
 
 @pytest.mark.parametrize("name", [n for n in dl_techniques.__all__ if n != "__version__"])

@@ -10,12 +10,13 @@ import importlib
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-READERS = ("dl_techniques.checkpoints.vision", "dl_techniques.checkpoints.fast_vlm")
-"""Modules that are asked, in this order."""
+VISION = "dl_techniques.checkpoints.vision"
+VLM = "dl_techniques.checkpoints.fast_vlm"
+"""The readers. Vision models ask the first alone: it works without keras-hub."""
 
 
 class Reader(Protocol):
-    """What a module of `READERS` offers."""
+    """What a module of readers offers."""
 
     def recognises(self, cls: type, source: Path, variant: str | None) -> bool:
         """Whether this reader makes objects of `cls` from `source`."""
@@ -24,17 +25,16 @@ class Reader(Protocol):
         """Makes one."""
 
 
-def find_reader(cls: type, source: str | Path, variant: str | None = None) -> Reader | None:
+def find_reader(
+    module: str, cls: type, source: str | Path, variant: str | None = None
+) -> Reader | None:
     """The reader for a file or folder that is no preset of ours, or None.
 
     Args:
+        module: name of the module that is asked, `VISION` or `VLM`.
         cls: the class whose `from_preset` was called.
         source: file or folder.
         variant: what the caller says the network is.
     """
-    path = Path(source)
-    for name in READERS:
-        reader = cast(Reader, importlib.import_module(name))
-        if reader.recognises(cls, path, variant):
-            return reader
-    return None
+    reader = cast(Reader, importlib.import_module(module))
+    return reader if reader.recognises(cls, Path(source), variant) else None

@@ -12,7 +12,7 @@ import keras
 from dl_techniques.errors import FusionError, PresetError, VariantError
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.models import hub
-from dl_techniques.models.foreign import find_reader
+from dl_techniques.models.foreign import VISION, find_reader
 from dl_techniques.models.vision.fast_vlm import preset_files
 
 
@@ -117,7 +117,7 @@ class SwitchableModel(Reparameterizable, keras.Model):
             VariantError: timm has no such network (nano to huge are this package's own).
             CheckpointError: the network is folded.
         """
-        importlib.import_module("dl_techniques.checkpoints.vision").save_as_timm(self, folder)
+        importlib.import_module(VISION).save_as_timm(self, folder)
 
     @classmethod
     def from_preset(cls, source: str | Path, variant: str | None = None, **overrides: Any) -> Self:
@@ -142,7 +142,7 @@ class SwitchableModel(Reparameterizable, keras.Model):
         """
         path = hub.fetch(str(source)) if hub.is_hub_handle(source) else Path(source)
         if not preset_files.is_own(path):
-            reader = find_reader(cls, path, variant)
+            reader = find_reader(VISION, cls, path, variant)
             if reader is not None:
                 network: Self = reader.load(cls, path, variant, overrides)
                 return network

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 from dl_techniques.errors import DLTechniquesError, PresetError
-from dl_techniques.models.foreign import Reader, find_reader
+from dl_techniques.models.foreign import VLM, Reader, find_reader
 from dl_techniques.models.hub import fetch, is_hub_handle
 
 CONFIG_FILE = "config.json"
@@ -233,7 +233,7 @@ def _foreign_reader(cls: type, source: str, overrides: dict[str, Any]) -> Reader
     # Only Hugging Face's configs have this field; asking the readers costs their imports.
     if not config.is_file() or "model_type" not in json.loads(config.read_text(encoding="utf-8")):
         return None
-    return find_reader(cls, source, overrides.get("variant"))
+    return find_reader(VLM, cls, source, overrides.get("variant"))
 
 
 def _refuse_variant(preset: str | Path, overrides: dict[str, Any]) -> None:
