@@ -3,7 +3,8 @@
     python -m tools.demo_model.train --work WORK --clothing clothing.tar --out PRESET
 
 Stages: fetch and draw -> encoder from labels -> projector and decoder on the frozen encoder ->
-everything together -> preset (encoder folded, weights in float16). Each stage keeps backups in
+everything together, or with `--frozen` projector and decoder once more, which sees twice as many
+records in the same time -> preset (encoder folded, weights in float16). Each stage keeps backups in
 WORK, so the same command goes on after a kill where it was; a finished stage is not run again.
 Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
 """
@@ -51,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pretrain-epochs", type=int, default=20, help="16 000 pictures each")
     made.add_argument("--start", type=Path, help="an earlier run's encoder to go on from")
     made.add_argument("--language-epochs", type=int, default=11, help="8 000 records each")
-    made.add_argument("--together-epochs", type=int, default=4, help="8 000 records each")
+    made.add_argument("--together-epochs", type=int, default=7, help="8 000 records each")
+    made.add_argument("--frozen", action="store_true", help="keep the encoder frozen to the end")
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
     return made
 
@@ -80,7 +82,7 @@ def language_stage(options: argparse.Namespace) -> None:
 
 
 def together_stage(options: argparse.Namespace) -> None:
-    """Stage 3: everything learns, the encoder in its fused form and with fixed statistics.
+    """Stage 3: everything learns (unless `--frozen`), the encoder fused, its statistics fixed.
 
     Batches of this stage are of one group of kinds, so their statistics would mislead BatchNorm.
     """
@@ -89,10 +91,11 @@ def together_stage(options: argparse.Namespace) -> None:
         return
     data = language_data(options)
     model = FastVLMCausalLM.from_preset(str(options.work / "language" / "preset"))
-    model.backbone.vision_encoder.trainable = True
+    model.backbone.vision_encoder.trainable = not options.frozen
     finetune.freeze_batch_norms(model.backbone.vision_encoder)
+    rate = 1e-3 if options.frozen else 5e-4
     finetune.train_stage(
-        model, data, folder, options.together_epochs, options.records, 5e-4, options.seed + 2
+        model, data, folder, options.together_epochs, options.records, rate, options.seed + 2
     )
     save_finished(model, folder / "preset")
 
