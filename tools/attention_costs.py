@@ -19,7 +19,7 @@ import numpy as np
 
 from dl_techniques.evaluation.report import machine
 from dl_techniques.layers.attention_kinds import KINDS
-from dl_techniques.models.vision.fast_vlm.components import Attention
+from dl_techniques.models.vision.fast_vlm.attention import Attention
 
 CHANNELS, HEADS, STRIDE = 768, 24, 32
 

@@ -1,4 +1,4 @@
-"""Attention over a feature map, and a stage of blocks."""
+"""A block of attention, and a stage of blocks."""
 
 from __future__ import annotations
 
@@ -7,107 +7,19 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from dl_techniques.errors import FusionError
-from dl_techniques.layers.attention_kinds import attend, check_kind
+from dl_techniques.layers.attention_kinds import check_kind
 from dl_techniques.layers.conv_ffn import scale_dense_outputs
 from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine, relative_change
-from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.layer_scale import LayerScale
 from dl_techniques.layers.mobile_one_block import batch_norm
 from dl_techniques.layers.positional_encoding import ConditionalPositionalEncoding
 from dl_techniques.layers.reparameterization import Reparameterizable
 from dl_techniques.layers.repmixer_block import RepMixerBlock, ScaledFFN, assign_dense
+from dl_techniques.models.vision.fast_vlm.attention import Attention
 
 Shape = tuple[int | None, ...]
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class Attention(keras.layers.Layer):
-    """Multi-head self-attention over the places of a map: float[B, H, W, C] -> same.
-
-    Places are tokens in row-major order; in NHWC no transpose is needed around it.
-
-    Args:
-        num_heads: int. Divides C.
-        use_qkv_bias: bool. Defaults to `False`.
-        dropout_rate: float. After the output projection. Defaults to 0.
-        kind: str. Which places look at which, see `layers.attention_kinds`. The weights are the
-            same for all. Defaults to "full".
-        extent: int. Side of a window (8) or of a cell (2), in places.
-        **kwargs: name, dtype.
-
-    Raises:
-        ValueError: C is no multiple of `num_heads`, or an unknown kind.
-
-    Example:
-        >>> import numpy as np
-        >>> Attention(2)(np.ones((1, 4, 3, 8), "float32")).shape[1:]
-        (4, 3, 8)
-
-    Reference: Vaswani et al., "Attention Is All You Need", arXiv:1706.03762, section 3.2.
-    """
-
-    def __init__(
-        self,
-        num_heads: int,
-        use_qkv_bias: bool = False,
-        dropout_rate: float = 0.0,
-        kind: str = "full",
-        extent: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.kind, self.extent = kind, extent
-        self._side = check_kind(kind, extent)
-        self.num_heads, self.use_qkv_bias = num_heads, use_qkv_bias
-        self.dropout_rate = dropout_rate
-        self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=self.dtype_policy)
-
-    def build(self, input_shape: Shape) -> None:
-        """Creates `qkv` (first third q, second k, last v; heads contiguous) and `proj`."""
-        channels = int(input_shape[-1] or 0)
-        if channels % self.num_heads:
-            raise ValueError(
-                f"{self.name}: {channels} channels cannot be split into {self.num_heads} heads; "
-                "choose num_heads that divides them"
-            )
-        init = HostTruncatedNormal()
-        self.qkv = keras.layers.Dense(
-            3 * channels, use_bias=self.use_qkv_bias, kernel_initializer=init, name="qkv",
-            dtype=self.dtype_policy,
-        )  # fmt: skip
-        self.proj = keras.layers.Dense(
-            channels, kernel_initializer=init, name="proj", dtype=self.dtype_policy
-        )
-        self.qkv.build(input_shape)
-        self.proj.build(input_shape)
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Every place looks at the places that `kind` lets it see."""
-        batch, height, width, channels = ops.shape(inputs)
-        heads = (batch, height, width, 3, self.num_heads, channels // self.num_heads)
-        qkv = ops.reshape(self.qkv(inputs), heads)
-        q, k, v = (qkv[:, :, :, part] for part in range(3))
-        attended = attend(q, k, v, self.kind, self._side)
-        outputs = self.proj(ops.reshape(attended, (batch, height, width, channels)))
-        return self.dropout(outputs, training=training)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """The input's shape."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "use_qkv_bias": self.use_qkv_bias,
-            "dropout_rate": self.dropout_rate,
-            "kind": self.kind,
-            "extent": self.extent,
-        }
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
