@@ -41,5 +41,13 @@ class FusionError(DLTechniquesError, ValueError):
     """A block cannot be reparameterized, or cannot be brought back to its training form."""
 
 
+class ExportError(DLTechniquesError, ValueError):
+    """A model cannot be exported as asked, or the exported file does not compute the same."""
+
+
+class CompressionError(DLTechniquesError, ValueError):
+    """A model cannot be quantized, pruned or distilled as asked."""
+
+
 class MissingExtraError(DLTechniquesError, ImportError):
     """An optional dependency is needed; the message names the extra to install."""

@@ -1,0 +1,1 @@
+"""From a model to files that run elsewhere, each compared with Keras before it is kept."""
