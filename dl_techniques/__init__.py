@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dl_techniques.models.vlm.fast_vlm import FastVLMImageConverter as FastVLMImageConverter
     from dl_techniques.models.vlm.fast_vlm import FastVLMTokenizer as FastVLMTokenizer
     from dl_techniques.models.vlm.fast_vlm.chat import Chat as Chat
+    from dl_techniques.program_cache import keep_compiled_programs as keep_compiled_programs
 
 _VLM = "dl_techniques.models.vlm.fast_vlm"
 _EXPORTS = {
@@ -39,6 +40,7 @@ _EXPORTS = {
     "FastVLMImageConverter": _VLM,
     "FastVLMTokenizer": _VLM,
     "Chat": f"{_VLM}.chat",
+    "keep_compiled_programs": "dl_techniques.program_cache",
 }
 _EXTRA_OF_MODULE = {"keras_hub": "vlm", "tokenizers": "vlm"}
 

@@ -15,18 +15,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from dl_techniques.errors import DLTechniquesError, MissingExtraError
+from dl_techniques.program_cache import set_cache_variables
 
 # Measured with `fastvlm benchmark` on 2 cores and a model of 7 M parameters. CPU-seconds to the
 # first token: JAX 7 from the second run on, PyTorch 10, TensorFlow 11. Decoding: JAX 3 to 4 times
 # as fast as TensorFlow; PyTorch slowest, above all when something else uses the cores.
 ORDER = ("jax", "tensorflow", "torch")
 KERAS_DEFAULT = "tensorflow"
-CACHE_BYTES = 512 * 1024 * 1024
 
 
 def _installed(module: str) -> bool:
@@ -97,29 +97,6 @@ def pick_backend(
     )
 
 
-def cache_folder(environment: Mapping[str, str], platform: str = sys.platform) -> Path:
-    """The folder of this user's caches for this package."""
-    if environment.get("XDG_CACHE_HOME"):
-        base = Path(environment["XDG_CACHE_HOME"])
-    elif platform == "win32" and environment.get("LOCALAPPDATA"):
-        base = Path(environment["LOCALAPPDATA"])
-    elif platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "dl_techniques"
-
-
-def keep_compiled_programs(environment: MutableMapping[str, str]) -> None:
-    """Lets JAX keep what it compiled, so that the second run of a command does not compile."""
-    folder = cache_folder(environment) / "jax"
-    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    if _installed("filelock"):  # JAX needs it to bound the folder
-        environment.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(CACHE_BYTES))
-
-
 def leave_tensorflow_out() -> None:
     """Makes `import tensorflow` fail in this process.
 
@@ -144,7 +121,7 @@ def set_up_backend() -> str:
     os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if name == "jax":
-        keep_compiled_programs(os.environ)
+        set_cache_variables(os.environ)
     if name != "tensorflow":
         leave_tensorflow_out()
     return name

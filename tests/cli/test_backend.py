@@ -11,8 +11,6 @@ import pytest
 
 from dl_techniques.cli.backend import (
     ORDER,
-    cache_folder,
-    keep_compiled_programs,
     pick_backend,
     requested_backend,
 )
@@ -60,23 +58,6 @@ def test_a_broken_keras_json_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "keras.json").write_text(text)
     with pytest.raises(DLTechniquesError, match="not a valid Keras configuration"):
         requested_backend({"KERAS_HOME": str(tmp_path)})
-
-
-def test_cache_folder(tmp_path: Path) -> None:
-    given = {"XDG_CACHE_HOME": str(tmp_path)}
-    assert cache_folder(given) == tmp_path / "dl_techniques"
-    assert cache_folder({"LOCALAPPDATA": str(tmp_path)}, "win32").parent == tmp_path
-    assert cache_folder({}, "darwin").parts[-3:] == ("Library", "Caches", "dl_techniques")
-    assert cache_folder({}, "linux") == Path.home() / ".cache" / "dl_techniques"
-
-
-def test_compiled_programs_are_kept_unless_the_user_said_where(tmp_path: Path) -> None:
-    environment = {"XDG_CACHE_HOME": str(tmp_path)}
-    keep_compiled_programs(environment)
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "dl_techniques" / "jax")
-    environment = {"JAX_COMPILATION_CACHE_DIR": "mine"}
-    keep_compiled_programs(environment)
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == "mine"
 
 
 def test_set_up_leaves_other_backends_out() -> None:
