@@ -21,6 +21,8 @@ from typing import Any
 
 from keras import ops
 
+from dl_techniques.layers.shifted_convolution import prefers_shifts
+
 KINDS = ("full", "window", "strided", "linear")
 DEFAULT_EXTENT = {"window": 8, "strided": 2}
 """Side of a window, or of a cell, in places, where none is given."""
@@ -80,7 +82,21 @@ def _unflatten(x: Any, like: Any) -> Any:
 
 
 def _softmax_attention(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+    if mask is None and prefers_shifts():
+        return _attention_by_heads(q, k, v)
     return ops.dot_product_attention(q, k, v, mask=mask)
+
+
+def _attention_by_heads(q: Any, k: Any, v: Any) -> Any:
+    """The same sum with the heads in front: for JAX on CPU, whose products are faster so.
+
+    1024 places, 24 heads of 32: 84 ms on one core, where `jax.nn.dot_product_attention` takes 230.
+    """
+    q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
+    scores = ops.matmul(q * q.shape[-1] ** -0.5, ops.transpose(k, (0, 1, 3, 2)))
+    weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
+    attended = ops.matmul(ops.cast(weights, v.dtype), v)
+    return ops.transpose(attended, (0, 2, 1, 3))
 
 
 def _kernel_attention(q: Any, k: Any, v: Any) -> Any:

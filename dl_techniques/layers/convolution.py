@@ -14,6 +14,7 @@ from keras import ops
 
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.shifted_convolution import prefers_shifts, shifted_depthwise_conv
+from dl_techniques.layers.torch_kernels import runs_on_torch, torch_conv, torch_depthwise_conv
 
 Shape = tuple[int | None, ...]
 
@@ -73,7 +74,10 @@ class Conv(keras.layers.Conv2D):
 
     def call(self, inputs: Any) -> Any:
         """Pads, convolves, adds the bias."""
-        return super().call(pad_symmetrically(inputs, self.kernel_size[0]))
+        if not runs_on_torch():
+            return super().call(pad_symmetrically(inputs, self.kernel_size[0]))
+        bias = self.bias if self.use_bias else None
+        return _activated(self, torch_conv(inputs, self.kernel, bias, self.strides[0]))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """float[B, H, W, C] -> float[B, ceil(H / s), ceil(W / s), filters]."""
@@ -90,8 +94,9 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     On JAX without an accelerator the sum is computed as k * k shifted multiply-adds, which XLA
     fuses into one loop and which is an order of magnitude faster than its grouped convolution
-    there; everywhere else it is the library's convolution. Same variables, same files, same
-    numbers within 1e-6.
+    there; on PyTorch by PyTorch's convolution on the map as it lies (see `torch_kernels`);
+    everywhere else it is the library's convolution. Same variables, same files, same numbers
+    within 1e-6.
 
     Args:
         kernel_size: int. Odd side of the square kernel.
@@ -130,13 +135,15 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs: Any) -> Any:
         """Pads, convolves each channel by itself, adds the bias."""
+        bias = self.bias if self.use_bias else None
+        if runs_on_torch():
+            outputs = torch_depthwise_conv(inputs, self.kernel, bias, self.strides[0])
+            return _activated(self, outputs)
         padded = pad_symmetrically(inputs, self.kernel_size[0])
         if not prefers_shifts():
             return super().call(padded)
         outputs = shifted_depthwise_conv(padded, self.kernel, self.strides[0])
-        if self.use_bias:
-            outputs = ops.add(outputs, self.bias)
-        return self.activation(outputs) if self.activation is not None else outputs
+        return _activated(self, outputs if bias is None else ops.add(outputs, bias))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """float[B, H, W, C] -> float[B, ceil(H / s), ceil(W / s), C * m]."""
@@ -145,6 +152,10 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments; padding and data format are fixed."""
         return _square_config(super().get_config())
+
+
+def _activated(layer: Any, outputs: Any) -> Any:
+    return outputs if layer.activation is None else layer.activation(outputs)
 
 
 def _square_config(config: dict[str, Any]) -> dict[str, Any]:

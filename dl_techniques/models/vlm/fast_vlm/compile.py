@@ -9,13 +9,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+
+from dl_techniques.models.torch_recording import Recording, as_tensors
 
 Function = Callable[..., Any]
 # Recording takes as long as some fifty tokens: a single short answer should not pay for it.
@@ -50,14 +50,7 @@ def compile_function(
         return _compile_tensorflow(function)
     if backend == "torch":
         return _compile_torch(function, often and not eager)
-    return lambda *args: function(*_tensors(args))
-
-
-def _tensors(args: Any) -> Any:
-    """Converts NumPy arrays to tensors; everything else stays."""
-    return keras.tree.map_structure(
-        lambda x: ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, args
-    )
+    return lambda *args: function(*as_tensors(args))
 
 
 def _compile_jax(
@@ -85,35 +78,21 @@ def _compile_tensorflow(function: Function) -> Function:
 
     def call(*args: Any) -> Any:
         scalars = (tf.constant(a, tf.int32) if isinstance(a, int) else a for a in args)
-        return graph(*_tensors(tuple(scalars)))
+        return graph(*as_tensors(tuple(scalars)))
 
     return call
 
 
 def _compile_torch(function: Function, often: bool) -> Function:
     import torch
-    from torch.fx.experimental.proxy_tensor import make_fx
 
-    calls: Counter[Any] = Counter()
-    recorded: dict[Any, Function] = {}
+    if often:
+        return Recording(function, CALLS_BEFORE_RECORDING)
 
     def call(*args: Any) -> Any:
         # Not inference_mode: its tensors could never enter a training step later.
         with torch.no_grad():
-            args = _tensors(args)
-            if not often:
-                return function(*args)
-            key = str([getattr(a, "shape", None) for a in keras.tree.flatten(args)])
-            calls[key] += 1
-            if calls[key] <= CALLS_BEFORE_RECORDING:
-                return function(*args)
-            # A recording would freeze a Python int.
-            args = tuple(
-                ops.convert_to_tensor(a, "int32") if isinstance(a, int) else a for a in args
-            )
-            if key not in recorded:
-                recorded[key] = make_fx(function)(*args)
-            return recorded[key](*args)
+            return function(*as_tensors(args))
 
     return call
 

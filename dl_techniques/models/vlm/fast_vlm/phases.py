@@ -81,7 +81,7 @@ class Phases:
     def _encode_flat(self, pictures: np.ndarray) -> Tensor:
         """float[M, S, S, 3] -> float[M, T, D], in batches of 1, 2, 4 or 8 pictures."""
         layer = self.backbone.image_embedding
-        encode = self.functions.get("encode", layer.embed, layer)
+        encode = self.functions.get("encode", layer.embed, layer, often=True)
         parts = []
         for start in range(0, len(pictures), PICTURES_AT_ONCE):
             part = pictures[start : start + PICTURES_AT_ONCE]

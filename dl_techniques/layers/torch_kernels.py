@@ -1,0 +1,83 @@
+"""Convolutions and GELU on PyTorch as PyTorch computes them best: without copies between layouts.
+
+Keras' torch backend copies the map of every convolution to NCHW and back, transposes the kernel
+and pads beforehand. But a map float[B, H, W, C] in memory *is* PyTorch's channels-last NCHW, so a
+view is enough; a 1x1 convolution is a matrix product on it as it lies; and padding, bias and the
+whole GELU are part of PyTorch's own functions. This module is the one place of the layers that
+calls them; the variables and the numbers stay the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@functools.cache
+def runs_on_torch() -> bool:
+    """Whether this process computes with PyTorch."""
+    return bool(keras.config.backend() == "torch")
+
+
+def torch_conv(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
+    """Dense convolution with `k // 2` zeros on each side.
+
+    Args:
+        x: float[B, H, W, C].
+        kernel: float[k, k, C, F], Keras' layout.
+        bias: float[F] or None.
+        stride: int. Same stride for both axes.
+
+    Returns:
+        float[B, ceil(H / stride), ceil(W / stride), F].
+    """
+    import torch
+
+    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    bias = None if bias is None else ops.convert_to_tensor(bias)
+    if kernel.shape[0] == 1 and stride == 1:
+        return torch.nn.functional.linear(x, kernel[0, 0].T, bias)
+    return _convolve(x, kernel, bias, stride, 1)
+
+
+def torch_depthwise_conv(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
+    """Depthwise convolution with `k // 2` zeros on each side.
+
+    Args:
+        x: float[B, H, W, C].
+        kernel: float[k, k, C, m], Keras' layout.
+        bias: float[C * m] or None.
+        stride: int. Same stride for both axes.
+
+    Returns:
+        float[B, ceil(H / stride), ceil(W / stride), C * m]; channel `c * m + i` is of input `c`.
+    """
+    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    bias = None if bias is None else ops.convert_to_tensor(bias)
+    size, _, channels, multiplier = kernel.shape
+    kernel = kernel.reshape(size, size, 1, channels * multiplier)
+    return _convolve(x, kernel, bias, stride, channels)
+
+
+def _convolve(x: Any, kernel: Any, bias: Any, stride: int, groups: int) -> Any:
+    import torch
+
+    outputs = torch.nn.functional.conv2d(
+        x.permute(0, 3, 1, 2),
+        kernel.permute(3, 2, 0, 1),
+        bias,
+        stride,
+        kernel.shape[0] // 2,
+        groups=groups,
+    )
+    return outputs.permute(0, 2, 3, 1)
+
+
+def torch_gelu(x: Any) -> Any:
+    """The exact GELU in one pass over memory: same shape, same dtype."""
+    import torch
+
+    return torch.nn.functional.gelu(ops.convert_to_tensor(x))

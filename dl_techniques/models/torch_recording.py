@@ -1,0 +1,104 @@
+"""Functions on PyTorch that run often: recorded once, then replayed as plain ATen calls.
+
+Keras' part of a forward pass, some 150 us a layer, is longer than the arithmetic of small pictures
+and of single tokens. After a few calls with the same shapes the operators of one call are recorded
+and from then on called directly: the same operators on the same variables, so the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+CALLS_OF_PREDICT = 8
+"""Calls of `predict_on_batch` (or batches of `predict`) with the same shapes that run as they are.
+A recording takes as long as some dozen of small pictures: a single one should not pay for it."""
+
+
+def as_tensors(args: Any) -> Any:
+    """Converts NumPy arrays in nested arguments to tensors; everything else stays."""
+    return keras.tree.map_structure(
+        lambda x: ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x, args
+    )
+
+
+class Recording:
+    """A function of tensors that is recorded when it has run often enough. PyTorch only.
+
+    Args:
+        function: takes nested tensors and Python ints; it must compute the same operators whenever
+            shapes, data types and variables are the same.
+        calls: how many calls of the same kind run as they are.
+        variables: gives the variables that the function reads; where one is another object than
+            before, the recordings made with it no longer count.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        calls: int,
+        variables: Callable[[], Sequence[Any]] = tuple,
+    ) -> None:
+        self.function, self.calls, self.variables = function, calls, variables
+        self._known: list[Any] = []
+        self._seen: Counter[str] = Counter()
+        self._recorded: dict[str, Callable[..., Any]] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's result, without gradients."""
+        import torch
+
+        # Not inference_mode: its tensors could never enter a training step later.
+        with torch.no_grad():
+            args = as_tensors(args)
+            self._forget_if_changed()
+            key = str([_kind(leaf) for leaf in keras.tree.flatten(args)])
+            self._seen[key] += 1
+            if self._seen[key] <= self.calls:
+                return self.function(*args)
+            # A recording would freeze a Python int.
+            args = keras.tree.map_structure(
+                lambda x: ops.convert_to_tensor(x, "int32") if type(x) is int else x, args
+            )
+            if key not in self._recorded:
+                self._recorded[key] = _record(self.function, args)
+            return self._recorded[key](*args)
+
+    def _forget_if_changed(self) -> None:
+        values = [variable.value for variable in self.variables()]
+        same = len(values) == len(self._known) and all(
+            a is b for a, b in zip(values, self._known, strict=True)
+        )
+        if not same:
+            self._known = values
+            self._seen.clear()
+            self._recorded.clear()
+
+
+def _kind(leaf: Any) -> list[Any]:
+    return [getattr(leaf, name, None) for name in ("shape", "dtype", "device")]
+
+
+def _record(function: Callable[..., Any], args: Any) -> Callable[..., Any]:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    recorded: Callable[..., Any] = make_fx(function)(*args)
+    return recorded
+
+
+def recorded_predictions(model: Any, predict_function: Any) -> Any:
+    """A model's predict function, recorded when it runs often: on PyTorch, unless the model is
+    compiled otherwise or runs eagerly; the function itself elsewhere.
+
+    Args:
+        model: `keras.Model`.
+        predict_function: what Keras made for it.
+    """
+    if keras.config.backend() != "torch" or model.run_eagerly or model.jit_compile:
+        return predict_function
+    return Recording(predict_function, CALLS_OF_PREDICT, lambda: model.variables)

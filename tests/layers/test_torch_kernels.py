@@ -1,0 +1,104 @@
+"""Convolutions and GELU on PyTorch against Keras' own, with gradients, without copies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import pytest
+from keras import ops
+
+from dl_techniques.layers.convolution import Conv, DepthwiseConv, pad_symmetrically
+from dl_techniques.layers.torch_kernels import (
+    runs_on_torch,
+    torch_conv,
+    torch_depthwise_conv,
+    torch_gelu,
+)
+from tests.helpers import Array, numbers, random_array, relative_difference
+
+pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="PyTorch only")
+DENSE = [(1, 1, 5), (1, 2, 5), (3, 1, 4), (3, 2, 8), (7, 2, 4)]
+DEPTHWISE = [(3, 1, 1), (7, 1, 1), (7, 2, 2), (3, 2, 1)]
+
+
+def keras_dense(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
+    padded = pad_symmetrically(x, kernel.shape[0])
+    return ops.add(ops.conv(padded, kernel, stride, "valid", "channels_last"), bias)
+
+
+def keras_depthwise(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
+    padded = pad_symmetrically(x, kernel.shape[0])
+    return ops.add(ops.depthwise_conv(padded, kernel, stride, "valid", "channels_last"), bias)
+
+
+def with_gradients(function: Any, arrays: list[Array], stride: int) -> list[Array]:
+    """The outputs and the gradient of their weighted sum for each array."""
+    import torch
+
+    tensors = [torch.from_numpy(array).requires_grad_() for array in arrays]
+    outputs = function(*tensors, stride)
+    weights = torch.from_numpy(random_array(*outputs.shape, seed=9))
+    (outputs * weights).sum().backward()
+    return [numbers(outputs), *(numbers(tensor.grad) for tensor in tensors)]
+
+
+@pytest.mark.parametrize(("size", "stride", "filters"), DENSE)
+def test_dense(size: int, stride: int, filters: int) -> None:
+    arrays = [random_array(2, 9, 8, 6), random_array(size, size, 6, filters), random_array(filters)]
+    ours, theirs = (with_gradients(f, arrays, stride) for f in (torch_conv, keras_dense))
+    for left, right in zip(ours, theirs, strict=True):
+        assert relative_difference(left, right) < 1e-5
+
+
+@pytest.mark.parametrize(("size", "stride", "multiplier"), DEPTHWISE)
+def test_depthwise(size: int, stride: int, multiplier: int) -> None:
+    kernel = random_array(size, size, 6, multiplier)
+    arrays = [random_array(2, 9, 8, 6), kernel, random_array(6 * multiplier)]
+    ours, theirs = (
+        with_gradients(f, arrays, stride) for f in (torch_depthwise_conv, keras_depthwise)
+    )
+    for left, right in zip(ours, theirs, strict=True):
+        assert relative_difference(left, right) < 1e-5
+
+
+def test_gelu() -> None:
+    x = random_array(2, 3, 4, 5) * 6
+    exact = 0.5 * x * (1.0 + numbers(ops.erf(x * 0.7071067811865476)))
+    assert relative_difference(torch_gelu(x), exact) < 1e-6
+
+
+@pytest.mark.parametrize("layer", [Conv(6, 1), Conv(6, 3), DepthwiseConv(7)])
+def test_maps_stay_as_they_lie(layer: Any) -> None:
+    """Channels last in memory from one convolution to the next: the layers copy no map."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Copies(TorchDispatchMode):
+        """Names of the operators that copy a tensor of four axes."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: list[str] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            outputs = func(*args, **(kwargs or {}))
+            name = func.__name__.split(".")[0]
+            if name in ("clone", "_to_copy", "copy_", "constant_pad_nd", "contiguous"):
+                self.found.append(name)
+            return outputs
+
+    x = torch.from_numpy(random_array(2, 8, 8, 6))
+    layer(x)
+    with torch.no_grad(), Copies() as copies:
+        outputs = layer(x)
+    assert outputs.is_contiguous() and copies.found == []
+
+
+def test_layers_without_bias_and_with_activation() -> None:
+    assert runs_on_torch()
+    x = random_array(1, 5, 4, 3)
+    for layer in (Conv(4, 3, use_bias=False), DepthwiseConv(3, use_bias=False)):
+        plain = numbers(layer(x))
+        layer.activation = keras.activations.relu
+        assert relative_difference(layer(x), plain.clip(0)) < 1e-6
