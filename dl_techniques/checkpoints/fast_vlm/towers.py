@@ -115,7 +115,7 @@ def _all_arguments(config: FastVLMConfig) -> dict[str, Any]:
     return {
         "layers": list(config.depths),
         "embed_dims": list(config.embed_dims),
-        "mlp_ratios": [config.mlp_ratio] * stages,
+        "mlp_ratios": list(config.mlp_ratios),
         "token_mixers": list(config.stage_mixers),
         "pos_embs": [None] * stages,
         "downsamples": [i > 0 for i in range(stages)],

@@ -61,7 +61,8 @@ def _said(config: Any) -> str:
     said = f"dims {list(config.embed_dims)}, depths {list(config.depths)}"
     if isinstance(config, MobileOneConfig):
         return f"{said}, {config.num_conv_branches} conv branches"
-    return f"{said}, mlp ratio {config.mlp_ratio:g}, mixers {'/'.join(config.stage_mixers)}"
+    ratios = "/".join(dict.fromkeys(f"{ratio:g}" for ratio in config.mlp_ratios))
+    return f"{said}, mlp ratio {ratios}, mixers {'/'.join(config.stage_mixers)}"
 
 
 def _same(config: Any, found: Any, fused: bool) -> bool:

@@ -77,9 +77,9 @@ class Attention(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Every place looks at the places that `kind` lets it see."""
         batch, height, width, channels = ops.shape(inputs)
-        heads = (batch, height, width, 3, self.num_heads, channels // self.num_heads)
-        qkv = ops.reshape(self.qkv(inputs), heads)
-        q, k, v = (qkv[:, :, :, part] for part in range(3))
+        heads = (batch, height, width, self.num_heads, channels // self.num_heads)
+        # Split first, then reshape: LiteRT's slice takes at most five axes.
+        q, k, v = (ops.reshape(x, heads) for x in ops.split(self.qkv(inputs), 3, axis=-1))
         attended = attend(q, k, v, self.kind, self._side)
         outputs = self.proj(ops.reshape(attended, (batch, height, width, channels)))
         return self.dropout(outputs, training=training)

@@ -27,7 +27,7 @@ class FastVLMConfig:
         mixers: "repmixer" or "attention" for each stage; `None` means attention in the last only.
         positional_stages: indices of stages that begin with a conditional positional encoding;
             `None` means the attention stages.
-        mlp_ratio: hidden width of the ConvFFNs over channels.
+        mlp_ratio: hidden width of the ConvFFNs over channels; one number, or one a stage.
         dropout_rate: dropout inside blocks and before the classifier.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
         use_se: squeeze-and-excitation in every downsample.
@@ -60,7 +60,7 @@ class FastVLMConfig:
     num_heads: tuple[int, ...] | None = None
     mixers: tuple[str, ...] | None = None
     positional_stages: tuple[int, ...] | None = None
-    mlp_ratio: float = 4.0
+    mlp_ratio: float | tuple[float, ...] = 4.0
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
     use_se: bool = False
@@ -89,6 +89,11 @@ class FastVLMConfig:
                     f"{field} has {len(values)} entries for {stages} stages of embed_dims "
                     f"{list(self.embed_dims)}; give one a stage"
                 )
+        if isinstance(self.mlp_ratio, tuple) and len(self.mlp_ratio) != stages:
+            raise VariantError(
+                f"mlp_ratio has {len(self.mlp_ratio)} entries for {stages} stages of embed_dims "
+                f"{list(self.embed_dims)}; give one number, or one a stage"
+            )
         for kind in self.stage_mixers:
             if kind not in ("repmixer", "attention"):
                 raise VariantError(f'mixers holds {kind!r}; use "repmixer" or "attention"')
@@ -115,6 +120,12 @@ class FastVLMConfig:
         if self.mixers is not None:
             return self.mixers
         return ("repmixer",) * (len(self.embed_dims) - 1) + ("attention",)
+
+    @property
+    def mlp_ratios(self) -> tuple[float, ...]:
+        """The ConvFFNs' hidden width over channels, of each stage."""
+        ratios = self.mlp_ratio
+        return ratios if isinstance(ratios, tuple) else (ratios,) * len(self.embed_dims)
 
     @property
     def total_stride(self) -> int:
@@ -174,7 +185,8 @@ class FastVLMConfig:
         norm = self.attention_norm if "attention" in self.stage_mixers else None
         downsample = self.downsample_activation if len(self.depths) > 1 else None
         return (
-            per_stage, self.mlp_ratio, downsample, self.stem_scale_branch, norm, self.tail_expansion
+            per_stage, self.mlp_ratios, downsample, self.stem_scale_branch, norm,
+            self.tail_expansion,
         )  # fmt: skip
 
 

@@ -36,7 +36,8 @@ class FastVLM(SwitchableModel):
         embed_dims: channels of each stage. Defaults to (64, 128, 256).
         depths: blocks of each stage. Defaults to (3, 4, 6).
         num_heads: attention heads of each stage. Defaults to channels // 32.
-        mlp_ratio: float. Hidden width of the ConvFFNs. Defaults to 4.
+        mlp_ratio: hidden width of the ConvFFNs over channels; one number, or one a stage.
+            Defaults to 4.
         dropout_rate: float. Defaults to 0.
         drop_path_rate: float. Stochastic depth, linear over all blocks. Defaults to 0.
         use_se: bool. Squeeze-and-excitation in the downsamples. Defaults to `False`.
@@ -82,7 +83,7 @@ class FastVLM(SwitchableModel):
         embed_dims: Sequence[int] = (64, 128, 256),
         depths: Sequence[int] = (3, 4, 6),
         num_heads: Sequence[int] | None = None,
-        mlp_ratio: float = 4.0,
+        mlp_ratio: float | Sequence[float] = 4.0,
         dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         use_se: bool = False,
@@ -110,7 +111,7 @@ class FastVLM(SwitchableModel):
             num_heads=_tuple(num_heads),
             mixers=_tuple(mixers),
             positional_stages=_tuple(positional_stages),
-            mlp_ratio=mlp_ratio,
+            mlp_ratio=tuple(mlp_ratio) if isinstance(mlp_ratio, Sequence) else mlp_ratio,
             dropout_rate=dropout_rate,
             drop_path_rate=drop_path_rate,
             use_se=use_se,
@@ -224,6 +225,7 @@ class FastVLM(SwitchableModel):
             "input_shape": list(self.image_shape),
             "classifier_activation": self.classifier_activation,
             "reparameterized": self.form_config(),
+            **self.quantization_config(),
             "preprocessing": self.preprocessing.get_config(),
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
@@ -256,7 +258,7 @@ def _stage(config: FastVLMConfig, index: int, policy: Any) -> Stage:
         config.depths[index],
         config.stage_mixers[index],
         config.heads(index),
-        config.mlp_ratio,
+        config.mlp_ratios[index],
         config.has_position(index),
         config.attention_norm,
         config.dropout_rate,

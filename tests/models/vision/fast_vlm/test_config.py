@@ -91,6 +91,7 @@ def test_a_variant_file_becomes_a_config(tmp_path: Path) -> None:
         ({"depths": (1, 2)}, "depths has 2 entries for 3 stages"),
         ({"num_heads": (1, 2, 3, 4)}, "num_heads has 4 entries"),
         ({"mixers": ("repmixer",)}, "mixers has 1 entries"),
+        ({"mlp_ratio": (4.0, 2.0)}, "mlp_ratio has 2 entries for 3 stages.*one number, or one"),
         ({"mixers": ("repmixer", "repmixer", "convmixer")}, "'convmixer'"),
         ({"attention_norm": "group"}, "'group'"),
         ({"num_heads": (1, 1, 7)}, "stage 2 has 256 channels.*7 heads"),
@@ -108,6 +109,16 @@ def test_drop_path_grows_linearly_over_all_blocks() -> None:
     np.testing.assert_allclose(rates, np.linspace(0, 0.4, 9))
     single = FastVLMConfig(embed_dims=(32,), depths=(1,), drop_path_rate=0.4)
     assert single.drop_path_rates(0) == [0.0]
+
+
+def test_one_mlp_ratio_or_one_a_stage(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("mlp_ratio: [4.0, 3.0, 2.5]\n", encoding="utf-8")
+    config = config_module._read(path)
+    assert config.mlp_ratios == (4.0, 3.0, 2.5)
+    assert FastVLMConfig(mlp_ratio=3.0).mlp_ratios == (3.0, 3.0, 3.0)
+    assert FastVLMConfig(mlp_ratio=4.0).same_network(FastVLMConfig(mlp_ratio=(4.0, 4.0, 4.0)))
+    assert not config.same_network(FastVLMConfig(mlp_ratio=4.0))
 
 
 def test_squeeze_excitation_stages() -> None:
