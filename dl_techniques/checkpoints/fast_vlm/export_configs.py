@@ -35,6 +35,11 @@ def model_config(
         VariantError: a tower, projector or decoder that this layout cannot hold.
     """
     text = text_config(backbone.text_backbone)
+    if backbone.image_tokens is not None:
+        raise VariantError(
+            f"a model that keeps {backbone.image_tokens} rows of a picture cannot be written for "
+            "transformers, which takes them all; call select_tokens(None) first"
+        )
     if backbone.projector.hidden_dim != backbone.hidden_dim:
         raise VariantError(
             f"a projector {backbone.projector.hidden_dim} wide inside cannot be written for "

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.vlm.fast_vlm.decoders import adapt
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin
 from dl_techniques.models.vlm.fast_vlm.projector import ImageEmbedding, ImageSplice, Projector
@@ -39,6 +40,9 @@ class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
             `FastVLM.from_variant("nano", include_top=False)`.
         text_backbone: One of keras_hub's Qwen, Qwen3, Llama, Llama3, Phi3, OPT, Gemma3 backbones.
         projector_dim: int. Width between the projector's two layers. Defaults to the decoder's.
+        image_tokens: int. Rows of a picture to keep, the others are merged into them: see
+            `TokenSelector`. Defaults to all.
+        trained_selection: Whether the choice of rows has a weight that training moves.
         dtype: Policy of the projector and of this model; the two parts keep their own.
         **kwargs: `name`, `trainable` of `keras.Model`.
 
@@ -62,6 +66,8 @@ class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
         text_backbone: keras_hub.models.Backbone,
         projector_dim: int | None = None,
         dtype: Any = None,
+        image_tokens: int | None = None,
+        trained_selection: bool = False,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
@@ -70,8 +76,11 @@ class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
         self.text_backbone = text_backbone
         self.token_embedding = text_backbone.token_embedding
         self.projector = Projector(decoder.hidden_dim, projector_dim, dtype=dtype, name="projector")
+        selector = TokenSelector(
+            _checked(image_tokens, vision_encoder), trained_selection, dtype=dtype, name="selector"
+        )
         self.image_embedding = ImageEmbedding(
-            vision_encoder, self.projector, dtype=dtype, name="image_embedding"
+            vision_encoder, self.projector, selector, dtype=dtype, name="image_embedding"
         )
         self.image_splice = ImageSplice(dtype=dtype, name="image_splice")
 
@@ -97,8 +106,27 @@ class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
     @property
     def num_image_tokens(self) -> int | None:
         """Rows per picture, T; None where the encoder takes pictures of any size."""
-        shape = self.vision_encoder.compute_output_shape((None, *self.image_size, 3))
-        return None if None in shape[1:3] else int(shape[1] * shape[2])
+        kept = self.image_tokens
+        return _places(self.vision_encoder) if kept is None else kept
+
+    @property
+    def image_tokens(self) -> int | None:
+        """How many rows of every picture are kept; None for all."""
+        return self.image_embedding.selector.num_tokens
+
+    def select_tokens(self, number: int | None) -> None:
+        """Changes how many rows of every picture are kept.
+
+        Functions compiled from this model before go on with the old number: on a
+        `FastVLMCausalLM` call its own `select_tokens`, which forgets them.
+
+        Args:
+            number: Rows to keep; None for all.
+
+        Raises:
+            ValueError: less than 1, or more than a picture has.
+        """
+        self.image_embedding.selector.num_tokens = _checked(number, self.vision_encoder)
 
     def default_lora_layer_names(self) -> list[str]:
         """The layers that LoRA changes: those the decoder names."""
@@ -107,11 +135,14 @@ class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the two parts serialized with their own data types."""
+        selector = self.image_embedding.selector
         return {
             **super().get_config(),
             "vision_encoder": keras.saving.serialize_keras_object(self.vision_encoder),
             "text_backbone": keras.saving.serialize_keras_object(self.text_backbone),
             "projector_dim": self.projector_dim,
+            "image_tokens": selector.num_tokens,
+            "trained_selection": selector.trained,
         }
 
     @classmethod
@@ -135,6 +166,22 @@ class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
             config[part] = keras.saving.deserialize_keras_object(serialized)
         backbone: FastVLMBackbone = super().from_config(config)
         return backbone
+
+
+def _places(vision_encoder: keras.Model) -> int | None:
+    """Places of an encoder's feature map; None where it takes pictures of any size."""
+    shape = vision_encoder.compute_output_shape((None, *vision_encoder.input_shape[1:]))
+    return None if None in shape[1:3] else int(shape[1] * shape[2])
+
+
+def _checked(number: int | None, vision_encoder: keras.Model) -> int | None:
+    """A number of rows to keep, if there are so many."""
+    places = _places(vision_encoder)
+    if number is not None and (number < 1 or (places is not None and number > places)):
+        raise ValueError(
+            f"image_tokens={number}: expected 1 to {places or 'the rows of a picture'}, or None"
+        )
+    return number
 
 
 def _is_plain(policy: keras.DTypePolicy | None) -> bool:

@@ -123,6 +123,27 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
             temperature=variant.temperature,
         )
 
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str | Path,
+        *args: Any,
+        num_image_tokens: int | None = None,
+        **overrides: Any,
+    ) -> FastVLMCausalLM:
+        """Loads a model, as `PresetMixin.from_preset`.
+
+        Args:
+            preset: As there.
+            *args: As there.
+            num_image_tokens: As `select_tokens`. Defaults to what the preset says.
+            **overrides: As there.
+        """
+        model: FastVLMCausalLM = super().from_preset(preset, *args, **overrides)
+        if num_image_tokens is not None:
+            model.select_tokens(num_image_tokens)
+        return model
+
     @property
     def preprocessor(self) -> Any:
         """What turns prompts into arrays, or None."""
@@ -223,6 +244,23 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
     def reparameterized(self) -> bool:
         """Whether the vision encoder is fused."""
         return bool(getattr(self.backbone.vision_encoder, "reparameterized", False))
+
+    def select_tokens(self, number: int | None) -> None:
+        """Keeps fewer rows of every picture, which shortens the prompt and the first token's time.
+
+        The preprocessor's placeholders follow. Running chats must be begun anew.
+
+        Args:
+            number: Rows to keep, k; the others are merged into them (`TokenSelector`). None for
+                all of them, as without this call.
+
+        Raises:
+            ValueError: less than 1, or more than a picture has.
+        """
+        self.backbone.select_tokens(number)
+        if self.preprocessor is not None and self.backbone.num_image_tokens is not None:
+            self.preprocessor.num_image_tokens = self.backbone.num_image_tokens
+        self._forget_compiled()
 
     def _forget_compiled(self) -> None:
         """Drops every function that was compiled from the model as it was."""

@@ -105,6 +105,7 @@ class Chat:
         """
         if self._turn is not None:
             self._turn.close()
+        self._check_rows()
         new = [*self._pending, *image_list(images)]
         asked = {"role": "user", "content": _with_marks(question, len(new))}
         ids = self._render([*self.messages, asked], len(self.images) + len(new))
@@ -126,6 +127,15 @@ class Chat:
     def __iter__(self) -> Iterator[Message]:
         """The messages so far."""
         return iter(self.messages)
+
+    def _check_rows(self) -> None:
+        """Refuses pictures that were encoded to another number of rows than the model's now."""
+        count = self._preprocessor.num_image_tokens
+        if self._rows and self._rows[0].shape[1] != count:
+            raise PromptError(
+                f"this chat's pictures have {self._rows[0].shape[1]} rows each, the model keeps "
+                f"{count} now; call reset() and ask anew"
+            )
 
     def _render(self, messages: Sequence[Message], num_images: int) -> list[int]:
         segments = self._preprocessor.render(messages, num_images, self._system)

@@ -4,7 +4,7 @@ Three layers, one per arrow of
 
     float[B, N, S, S, 3] -> features float[B*N, h, w, C] -> float[B, N*T, D] -> float[B, L, D]
 
-with `T = h * w` rows per picture.
+with `T = h * w` rows per picture, or fewer where some are to be kept only.
 
 Reference: LLaVA 1.5's `mlp2x_gelu` projector, https://arxiv.org/abs/2310.03744
 """
@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from dl_techniques.layers.activations import gelu
+from dl_techniques.layers.token_selector import TokenSelector
 
 Tensor = Any
 Shape = tuple[int | None, ...]
@@ -77,21 +78,29 @@ class ImageEmbedding(keras.layers.Layer):
     Args:
         vision_encoder: keras.Model. float[M, S, S, 3] -> float[M, h, w, C].
         projector: Layer. float[M, h * w, C] -> float[M, h * w, D].
+        selector: TokenSelector or None. float[M, h * w, D] -> float[M, T, D]. None: all rows.
         **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
     """
 
     def __init__(
-        self, vision_encoder: keras.Model, projector: keras.layers.Layer, **kwargs: Any
+        self,
+        vision_encoder: keras.Model,
+        projector: keras.layers.Layer,
+        selector: TokenSelector | None = None,
+        **kwargs: Any,
     ) -> None:
         # The encoder has a data type of its own: pictures must reach it as they came.
         super().__init__(autocast=False, **kwargs)
         self.vision_encoder = vision_encoder
         self.projector = projector
+        self.selector = TokenSelector(None, name="selector") if selector is None else selector
 
     def build(self, input_shape: Shape) -> None:
-        """Creates the projector's weights; the encoder comes built."""
+        """Creates the weights of projector and selector; the encoder comes built."""
         if not self.projector.built:
             self.projector.build((None, None, self._feature_shape(input_shape)[-1]))
+        if not self.selector.built:
+            self.selector.build((None, None, self.projector.output_dim))
         self.built = True
 
     def _feature_shape(self, input_shape: Shape) -> Shape:
@@ -111,15 +120,17 @@ class ImageEmbedding(keras.layers.Layer):
         """Embeds a flat batch of pictures: float[M, S, S, 3] -> float[M, T, D]."""
         features = self.vision_encoder(pictures)
         shape = ops.shape(features)
-        return self.projector(ops.reshape(features, (-1, shape[1] * shape[2], shape[3])))
+        rows = self.projector(ops.reshape(features, (-1, shape[1] * shape[2], shape[3])))
+        return self.selector(rows)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """(B, N, S, S, 3) -> (B, N * T, D); an unknown size stays unknown."""
         _, height, width, _ = self._feature_shape(input_shape)
-        rows = None
-        if None not in (input_shape[1], height, width):
-            rows = input_shape[1] * height * width  # type: ignore[operator]
-        return (input_shape[0], rows, self.projector.output_dim)
+        places = None if height is None or width is None else height * width
+        rows = self.selector.compute_output_shape((None, places, None))[1]
+        if input_shape[1] is None or rows is None or places is None:
+            return (input_shape[0], None, self.projector.output_dim)
+        return (input_shape[0], input_shape[1] * rows, self.projector.output_dim)
 
     def compute_output_spec(self, images: Tensor, **kwargs: Any) -> keras.KerasTensor:
         """Shape and data type: the projector's."""
@@ -127,22 +138,23 @@ class ImageEmbedding(keras.layers.Layer):
         return keras.KerasTensor(shape, dtype=self.projector.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments, the two parts serialized."""
+        """Constructor arguments, the parts serialized."""
         config = super().get_config()
         return {
             **config,
             "vision_encoder": keras.saving.serialize_keras_object(self.vision_encoder),
             "projector": keras.saving.serialize_keras_object(self.projector),
+            "selector": keras.saving.serialize_keras_object(self.selector),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ImageEmbedding:
-        """Rebuilds both parts."""
-        parts = {k: keras.saving.deserialize_keras_object(config[k]) for k in _PARTS}
+        """Rebuilds the parts."""
+        parts = {k: keras.saving.deserialize_keras_object(config[k]) for k in _PARTS if k in config}
         return cls(**{**config, **parts})
 
 
-_PARTS = ("vision_encoder", "projector")
+_PARTS = ("vision_encoder", "projector", "selector")
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

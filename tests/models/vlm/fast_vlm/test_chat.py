@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import keras
 import keras_hub
 import numpy as np
 import pytest
 
 from dl_techniques.errors import PromptError
-from dl_techniques.models.vlm.fast_vlm import Chat
-from tests.models.vlm.fast_vlm.small_model import make_model, pictures
+from dl_techniques.models.vlm.fast_vlm import Chat, FastVLMBackbone, FastVLMCausalLM
+from tests.models.vlm.fast_vlm.small_model import (
+    make_decoder,
+    make_model,
+    make_preprocessor,
+    pictures,
+    randomize,
+)
 
 NEW = 6
 FIRST, SECOND = pictures(2, 5)
@@ -87,6 +94,44 @@ def test_nothing_is_computed_twice(model, monkeypatch):
     assert counter.read[1] < whole - counter.read[0]
     "".join(chat.ask("and this?", SECOND))
     assert counter.pictures == 2 and len(counter.read) == 3
+
+
+def count_steps(monkeypatch, phases):
+    """A list that grows by the number of tokens of every decoding step."""
+    steps, decode = [], phases.decode_step
+    monkeypatch.setattr(phases, "decode_step", lambda *a: steps.append(len(a[0])) or decode(*a))
+    return steps
+
+
+def test_the_work_of_a_turn_does_not_grow_with_the_turns(model, monkeypatch):
+    """A turn reads its own tokens once, however many turns went before; a step reads one."""
+    chat, steps = Chat(model, max_new_tokens=NEW), count_steps(monkeypatch, model.phases)
+    counter = Counter(monkeypatch, model.phases)
+    for turn in range(5):
+        before = len(steps)
+        "".join(chat.ask("what is this?", FIRST if turn == 0 else None))
+        assert steps[before:] == [1] * (len(steps) - before) and len(steps) - before < NEW
+    assert counter.pictures == 1 and len(counter.read) == 5
+    # Answers differ in length, and the last token of one is read with the next question.
+    assert max(counter.read[1:]) - min(counter.read[1:]) <= NEW
+    assert sum(counter.read) + len(steps) <= len(chat._read) + 5 * NEW
+
+
+def test_a_second_question_reads_a_seventh_of_the_first(monkeypatch):
+    """The published models' 256 rows a picture: neither encoded nor read a second time."""
+    picture = keras.Input((32, 32, 3))
+    encoder = keras.Model(picture, keras.layers.Conv2D(6, 2, 2)(picture))
+    preprocessor = make_preprocessor()
+    preprocessor.num_image_tokens, preprocessor.sequence_length = 256, 512
+    decoder = make_decoder("qwen", preprocessor.tokenizer.vocabulary_size())
+    backbone = FastVLMBackbone(encoder, decoder)
+    randomize(backbone)
+    model = _only_letters(FastVLMCausalLM(backbone, preprocessor), None)
+    chat, counter = Chat(model, max_new_tokens=NEW), Counter(monkeypatch, model.phases)
+    "".join(chat.ask("what is this?", FIRST))
+    "".join(chat.ask("why is it red?"))
+    assert counter.pictures == 1 and counter.read[0] > 256
+    assert counter.read[1] <= 0.15 * counter.read[0]
 
 
 def test_an_abandoned_answer_is_remembered_as_far_as_read(model):
