@@ -10,8 +10,8 @@ Cache shapes, for one layer, `S` slots, `H` key/value heads of `D` numbers:
 
 | decoder | cache |
 |---|---|
-| Qwen, Qwen3, Llama, Llama3, Phi3, OPT | `float[B, 2, S, H, D]` |
-| Gemma3 | `(float[B, S, H, D], float[B, S, H, D])` |
+| Qwen, Qwen3, Llama, Llama3, Gemma3 | `(float[B, S, H, D], float[B, S, H, D])` |
+| Phi3, OPT, and Qwen or Qwen3 with a sliding window | `float[B, 2, S, H, D]` |
 
 Reference: the call signatures of the decoder layers of keras-hub 0.32.
 """
@@ -26,14 +26,16 @@ from keras import ops
 
 # Registered with Keras by being imported: a saved model may hold one of them.
 from dl_techniques.models.vlm.fast_vlm import corrected as corrected
+from dl_techniques.models.vlm.fast_vlm.grouped_attention import forward_layers
 
 Tensor = Any
 LayerCache = Any
+NO_WINDOW = 32768  # KerasHub's window where Qwen3 names none: longer than any cache here
 Caches = tuple[LayerCache, ...]
 
 
 class DecoderAdapter:
-    """Runs a KerasHub decoder from embeddings. This base fits Qwen, Qwen3, Llama and Llama3.
+    """Runs a KerasHub decoder from embeddings, through the layers' own calls.
 
     Args:
         backbone: keras_hub.models.Backbone. The decoder; its layers are called, not copied.
@@ -68,7 +70,9 @@ class DecoderAdapter:
     def cache_heads(self) -> tuple[int, int]:
         """Number of key/value heads and numbers per head."""
         b = self.backbone
-        return int(b.num_key_value_heads), int(b.hidden_dim // b.num_query_heads)
+        # A number of its own in Qwen3 and Gemma3: their heads need not divide the width.
+        size = getattr(b, "head_dim", None) or b.hidden_dim // b.num_query_heads
+        return int(b.num_key_value_heads), int(size)
 
     @property
     def compute_dtype(self) -> str:
@@ -145,13 +149,31 @@ class DecoderAdapter:
         return tuple(ops.pad(c, [(0, 0), (0, 0), (0, slots), (0, 0), (0, 0)]) for c in caches)
 
 
-class Qwen3Adapter(DecoderAdapter):
-    """Qwen3's heads need not divide the width."""
+class PairAdapter(DecoderAdapter):
+    """Keeps keys and values apart: a cache is a pair of float[B, S, H, D]."""
 
-    @property
-    def cache_heads(self) -> tuple[int, int]:
-        """Head size is a number of its own in this family."""
-        return int(self.backbone.num_key_value_heads), int(self.backbone.head_dim)
+    def _empty_cache(self, batch_size: Any, length: int) -> LayerCache:
+        shape = (batch_size, length, *self.cache_heads)
+        return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
+
+    def grow_caches(self, caches: Caches, slots: int) -> Caches:
+        """Appends `slots` empty slots to every cache."""
+        if slots == 0:
+            return caches
+        width = [(0, 0), (0, slots), (0, 0), (0, 0)]
+        return tuple((ops.pad(k, width), ops.pad(v, width)) for k, v in caches)
+
+
+class GroupedAdapter(PairAdapter):
+    """Qwen, Qwen3, Llama and Llama3: cached through `grouped_attention`."""
+
+    def forward_cached(
+        self, x: Tensor, caches: Caches, index: Tensor, slot_mask: Tensor
+    ) -> tuple[Tensor, Caches]:
+        """All layers over new positions, as in the base class."""
+        layers = self.backbone.transformer_layers
+        x, caches = forward_layers(layers, x, caches, index, slot_mask)
+        return self.backbone.layer_norm(x), caches
 
 
 class Phi3Adapter(DecoderAdapter):
@@ -186,39 +208,23 @@ class OPTAdapter(DecoderAdapter):
         return x + (table(x) if positions is None else table(x, positions=positions))
 
 
-class Gemma3Adapter(DecoderAdapter):
+class Gemma3Adapter(PairAdapter):
     """Gemma3 scales its text embeddings and keeps keys and values apart."""
 
     cache_argument = "cache"
     index_argument = "cache_update_index"
     mask_argument = "padding_mask"
 
-    @property
-    def cache_heads(self) -> tuple[int, int]:
-        """Head size is a number of its own in this family."""
-        return int(self.backbone.num_key_value_heads), int(self.backbone.head_dim)
-
     def embed(self, token_ids: Tensor) -> Tensor:
         """Embeds and multiplies by sqrt(D); the rows of pictures are not scaled."""
         x = self.backbone.token_embedding(token_ids)
         return x * ops.cast(self.hidden_dim**0.5, x.dtype)
 
-    def _empty_cache(self, batch_size: Any, length: int) -> LayerCache:
-        shape = (batch_size, length, *self.cache_heads)
-        return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
-
-    def grow_caches(self, caches: Caches, slots: int) -> Caches:
-        """Appends `slots` empty slots to every cache."""
-        if slots == 0:
-            return caches
-        width = [(0, 0), (0, slots), (0, 0), (0, 0)]
-        return tuple((ops.pad(k, width), ops.pad(v, width)) for k, v in caches)
-
 
 _ADAPTERS: tuple[tuple[type, type[DecoderAdapter]], ...] = (
-    (keras_hub.models.QwenBackbone, DecoderAdapter),
-    (keras_hub.models.Qwen3Backbone, Qwen3Adapter),
-    (keras_hub.models.LlamaBackbone, DecoderAdapter),  # Llama3 derives from it
+    (keras_hub.models.QwenBackbone, GroupedAdapter),
+    (keras_hub.models.Qwen3Backbone, GroupedAdapter),
+    (keras_hub.models.LlamaBackbone, GroupedAdapter),  # Llama3 derives from it
     (keras_hub.models.Phi3Backbone, Phi3Adapter),
     (keras_hub.models.OPTBackbone, OPTAdapter),
     (keras_hub.models.Gemma3Backbone, Gemma3Adapter),
@@ -241,11 +247,20 @@ def adapt(backbone: keras_hub.models.Backbone) -> DecoderAdapter:
                     f"{type(backbone).__name__} has a vision encoder of its own; build it with "
                     "vision_encoder=None"
                 )
-            return adapter(backbone)
+            return DecoderAdapter(backbone) if _slides(backbone) else adapter(backbone)
     known = ", ".join(kind.__name__ for kind, _ in _ADAPTERS)
     raise TypeError(
         f"no adapter for {type(backbone).__name__}; text_backbone must be one of {known}"
     )
+
+
+def _slides(backbone: keras_hub.models.Backbone) -> bool:
+    """Whether a Qwen's attention sees a window only, which `grouped_attention` does not know."""
+    if isinstance(backbone, keras_hub.models.Qwen3Backbone):
+        return (backbone.sliding_window_size or NO_WINDOW) < NO_WINDOW
+    if isinstance(backbone, keras_hub.models.QwenBackbone):
+        return bool(backbone.use_sliding_window_attention)
+    return False  # Gemma3 slides too, in its own layers' calls
 
 
 def repeat_rows(caches: Caches, repeats: int) -> Caches:

@@ -1,0 +1,140 @@
+"""Layers of Qwen, Qwen3 and Llama over a cache, with grouped queries left grouped.
+
+KerasHub's attention repeats keys and values until every query has its own, stacks both into a new
+cache, and makes mask and rotary angles anew in every layer. Over the same weights, the functions
+here attend with all queries of a group at once, keep keys and values apart (so that writing a row
+changes nothing else), and make mask and angles once for all layers.
+
+Reference: grouped-query attention, Ainslie et al., arXiv:2305.13245.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+PairCache = tuple[Tensor, Tensor]
+HIDDEN = -1e9
+"""Score of a place that must not be seen: its share is 0, and a row that sees none stays finite."""
+
+
+def forward_layers(
+    layers: Sequence[keras.layers.Layer],
+    x: Tensor,
+    caches: Sequence[PairCache],
+    index: Tensor,
+    slot_mask: Tensor,
+) -> tuple[Tensor, tuple[PairCache, ...]]:
+    """All decoder layers over new positions, in inference.
+
+    Args:
+        layers: of a Qwen, Qwen3 or Llama backbone, built, without a sliding window.
+        x: float[B, L, D]. Embeddings of the slots `index .. index + L`.
+        caches: (keys, values) of each layer, float[B, S, H, size] both.
+        index: scalar int, the first slot that is written.
+        slot_mask: bool[B, S]. False where a slot holds padding.
+
+    Returns:
+        float[B, L, D], and the new caches.
+    """
+    x = ops.cast(x, layers[0].compute_dtype)
+    visible = _visible(slot_mask, index, x.shape[1])
+    first, size = layers[0]._self_attention_layer, caches[0][0].shape[3]
+    angles = _rotary_angles(first, x.shape[1], size, index)
+    new = []
+    for layer, cache in zip(layers, caches, strict=True):
+        hidden = layer._self_attention_layernorm(x)
+        attended, cache = _attend(
+            layer._self_attention_layer, hidden, cache, index, visible, angles
+        )
+        x = x + attended
+        x = x + _feed_forward(layer, layer._feedforward_layernorm(x))
+        new.append(cache)
+    return x, tuple(new)
+
+
+def grouped_attention(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+    """Attention of H * G queries over H keys and values; query h attends to key `h // G`.
+
+    Args:
+        query: float[B, L, H * G, size].
+        keys: float[B, S, H, size].
+        values: float[B, S, H, size].
+        visible: bool[B, L, S].
+
+    Returns:
+        float[B, L, H * G, size].
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.ones((1, 3, 4, 2), "float32")
+        >>> out = grouped_attention(x, x[:, :, :2], x[:, :, :2], np.ones((1, 3, 3), bool))
+        >>> tuple(out.shape)
+        (1, 3, 4, 2)
+    """
+    batch, length, slots = ops.shape(query)[0], query.shape[1], keys.shape[1]
+    heads, size = keys.shape[2], keys.shape[3]
+    groups = query.shape[2] // heads
+    query = ops.reshape(query, (batch, length, heads, groups, size))
+    query = ops.reshape(
+        ops.transpose(query, (0, 2, 3, 1, 4)), (batch, heads, groups * length, size)
+    )
+    scores = ops.matmul(query * size**-0.5, ops.transpose(keys, (0, 2, 3, 1)))
+    scores = ops.reshape(ops.cast(scores, "float32"), (batch, heads, groups, length, slots))
+    shares = ops.softmax(ops.where(visible[:, None, None], scores, HIDDEN), axis=-1)
+    shares = ops.reshape(ops.cast(shares, values.dtype), (batch, heads, groups * length, slots))
+    mixed = ops.matmul(shares, ops.transpose(values, (0, 2, 1, 3)))
+    mixed = ops.reshape(mixed, (batch, heads, groups, length, size))
+    return ops.reshape(ops.transpose(mixed, (0, 3, 1, 2, 4)), (batch, length, heads * groups, size))
+
+
+def _visible(slot_mask: Tensor, index: Tensor, length: int) -> Tensor:
+    """bool[B, L, S]: slots that hold a token, and not one that comes later."""
+    slots = ops.arange(slot_mask.shape[1], dtype="int32")
+    places = ops.cast(index, "int32") + ops.arange(length, dtype="int32")
+    causal = slots[None, :] <= places[:, None]
+    return ops.logical_and(causal[None], ops.cast(slot_mask, "bool")[:, None, :])
+
+
+def _rotary_angles(
+    attention: keras.layers.Layer, length: int, size: int, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the new positions, the same for all layers: float[1, L, 1, size]."""
+    like = ops.zeros((1, length, 1, size), attention.compute_dtype)
+    rotary = attention.rotary_embedding_layer
+    angles: tuple[Tensor, Tensor] = rotary._compute_cos_sin_embedding(like, start_index=index)
+    return angles
+
+
+def _attend(
+    attention: keras.layers.Layer,
+    hidden: Tensor,
+    cache: PairCache,
+    index: Tensor,
+    visible: Tensor,
+    angles: tuple[Tensor, Tensor],
+) -> tuple[Tensor, PairCache]:
+    """One attention layer: float[B, L, D] -> float[B, L, D], and the cache with its new rows."""
+    query, key = attention._query_dense(hidden), attention._key_dense(hidden)
+    if hasattr(attention, "_query_dense_layer_norm"):  # Qwen3
+        query = attention._query_dense_layer_norm(query)
+        key = attention._key_dense_layer_norm(key)
+    rotate = attention.rotary_embedding_layer._apply_rotary_pos_emb
+    query, key = rotate(query, *angles), rotate(key, *angles)
+    start = (0, index, 0, 0)
+    keys = ops.slice_update(cache[0], start, ops.cast(key, cache[0].dtype))
+    values = attention._value_dense(hidden)
+    values = ops.slice_update(cache[1], start, ops.cast(values, cache[1].dtype))
+    mixed = grouped_attention(query, keys, values, visible)
+    return attention._output_dense(mixed), (keys, values)
+
+
+def _feed_forward(layer: keras.layers.Layer, hidden: Tensor) -> Tensor:
+    """The gated feed-forward part; its activation runs in float32, as in KerasHub."""
+    gate = layer.activation(ops.cast(layer._feedforward_gate_dense(hidden), "float32"))
+    inner = layer._feedforward_intermediate_dense(hidden)
+    return layer._feedforward_output_dense(inner * ops.cast(gate, layer.compute_dtype))
