@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from dataclasses import asdict
@@ -12,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.cli import session
+from dl_techniques.cli.benchmark_table import to_text
 from dl_techniques.cli.describe import QUESTION
 from dl_techniques.cli.options import DEFAULT_PRESET, MAX_PIXELS, positive_int
 from dl_techniques.cli.progress import Progress
+from dl_techniques.errors import DLTechniquesError
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "XLA_FLAGS")
 SIZE = (480, 640, 3)  # of the picture that is made where none is given
+TURNS = ("What else is there?", "What colours are there?", "Is anything moving?")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -25,7 +26,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "benchmark",
         help="time the model on this machine",
-        description="Time from Enter to the first token, phases of a warm answer, peak memory.",
+        description="Time from Enter to the first token, phases of a warm answer, questions that "
+        "follow, peak memory; with --resolutions or --network also the encoder in its three forms.",
     )
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="default: a generated picture")
     parser.add_argument("--preset", default=DEFAULT_PRESET, help="a shipped preset or a folder")
@@ -35,7 +37,21 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--no-cold", action="store_true", help="skip the runs from a cold start")
     parser.add_argument("--no-fuse", action="store_true", help="warm runs on the branched encoder")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_encoder_options(parser)
     parser.set_defaults(run=run)
+
+
+def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the encoder alone: branched, fused and folded")
+    group.add_argument(
+        "--network",
+        metavar="NAME",
+        help="a vision network by name with random weights, instead of a preset (fastvithd, base)",
+    )
+    group.add_argument("--dtype", metavar="POLICY", help="with --network, e.g. bfloat16")
+    group.add_argument("--resolutions", type=positive_int, nargs="+", metavar="PIXELS")
+    group.add_argument("--batch-sizes", type=positive_int, nargs="+", metavar="N", default=[1])
+    group.add_argument("--plot", metavar="FILE", help="latency against resolution (png, svg, pdf)")
 
 
 def made_picture() -> Any:
@@ -60,20 +76,42 @@ def cold(options: argparse.Namespace, picture: Any) -> dict[str, Any]:
         return {name: asdict(times) for name, times in cold_starts(command).items()}
 
 
-def warm(options: argparse.Namespace, picture: Any) -> dict[str, Any]:
-    """Phases of an answer in this process, its peak memory and what the model is."""
-    from dl_techniques.evaluation.speed import measure_warm, own_peak_megabytes
+def warm(options: argparse.Namespace, model: Any, picture: Any) -> dict[str, Any]:
+    """Phases of an answer in this process, a conversation, peak memory and what the model is."""
+    from dl_techniques.evaluation.speed import own_peak_megabytes
+    from dl_techniques.evaluation.speed_answers import measure_warm
 
-    model = session.load_model(options.preset, fuse=not options.no_fuse)
     model.compile(sampler="greedy")
     inputs = {"prompts": options.question, "images": [picture]}
     with Progress("answers", options.repeats) as bar:
         times = measure_warm(model, inputs, options.max_new_tokens, options.repeats, bar.advance)
     return {
         "times": asdict(times),
+        "conversation": conversation(options, model, picture),
         "peak_megabytes": own_peak_megabytes(),
         "model": describe_model(model),
     }
+
+
+def conversation(options: argparse.Namespace, model: Any, picture: Any) -> dict[str, Any]:
+    """Several questions about one picture: what those after the first one cost."""
+    from dl_techniques.evaluation.speed_answers import (
+        measure_turns,
+        middle_turns,
+        second_over_first,
+    )
+
+    questions = (options.question, *TURNS)
+    talks = []
+    with Progress("conversations", options.repeats) as bar:
+        for turn in range(options.repeats + 1):
+            talk = measure_turns(model, picture, questions, options.max_new_tokens)
+            if turn:  # the first compiles
+                talks.append(talk)
+                bar.advance(1)
+    turns = middle_turns(talks)
+    ratio = second_over_first(turns)
+    return {"second_over_first": ratio, "turns": [asdict(turn) for turn in turns]}
 
 
 def describe_model(model: Any) -> dict[str, Any]:
@@ -89,38 +127,66 @@ def describe_model(model: Any) -> dict[str, Any]:
     }
 
 
-def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """The lines of the table: a name and a figure with its unit."""
-    lines = []
-    for name, run_times in report.get("cold", {}).items():
-        first, memory = run_times["first_text_seconds"], run_times["peak_megabytes"]
-        lines.append((f"{name}: Enter to the first text", f"{first:.2f} s"))
-        lines.append((f"{name}: peak memory", f"{memory:.0f} MB"))
-    times = report["warm"]["times"]
-    for name in ("preprocess", "encode", "prefill", "first_decode", "first_token"):
-        lines.append((f"warm: {name.replace('_', ' ')}", f"{1000 * times[name]:.1f} ms"))
-    rate = times["tokens_per_second"]
-    lines.append(("warm: decoding", "-" if rate is None else f"{rate:.1f} tokens/s"))
-    lines.append(("warm: tokens of the answer", str(times["tokens"])))
-    lines.append(("warm: peak memory", f"{report['warm']['peak_megabytes']:.0f} MB"))
-    return lines
+def encoder(options: argparse.Namespace, network: Any) -> dict[str, Any]:
+    """The encoder's forms at every resolution and batch size, their growth, and the plot."""
+    from dl_techniques.evaluation import speed_encoder
+    from dl_techniques.evaluation.speed import own_peak_megabytes
+
+    sizes = options.resolutions or [network.preprocessing.size]
+    make = speed_encoder.forms_of(network)
+    runs = speed_encoder.runs_of(sizes, options.batch_sizes, options.repeats)
+    with Progress("encoder", runs) as bar:
+        times = speed_encoder.encoder_times(
+            make, sizes, options.batch_sizes, options.repeats, on_run=bar.advance
+        )
+    if options.plot:
+        draw(options, network, times)
+    return {
+        "network": network.name,
+        "precision": network.dtype_policy.name,
+        "times": [asdict(cell) for cell in times],
+        "growth": [
+            {"form": form, "batch_size": batch, "exponent": exponent}
+            for (form, batch), exponent in speed_encoder.growth(times).items()
+        ],
+        "peak_megabytes": own_peak_megabytes(),
+    }
 
 
-def to_text(report: dict[str, Any]) -> str:
-    """The report for a person: the table, then what it was measured on."""
-    lines = rows(report)
-    width = max(len(name) for name, _ in lines)
-    table = [f"{name.ljust(width)}  {figure:>16}" for name, figure in lines]
-    for part in ("machine", "model"):
-        fields = report["warm"]["model"] if part == "model" else report["machine"]
-        table.append(f"{part}: " + ", ".join(f"{k} {v}" for k, v in fields.items()))
-    return "\n".join(table)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Measures and prints."""
+def draw(options: argparse.Namespace, network: Any, times: Any) -> None:
+    """Writes the plot, with what was measured and where in its title."""
     from dl_techniques.evaluation.report import machine
+    from dl_techniques.evaluation.speed_plot import plot_encoder_times
 
+    facts = machine()
+    title = f"{network.name}, {facts['backend']}, {network.dtype_policy.name}\n"
+    plot_encoder_times(times, options.plot, title + f"{facts['processor']}, {facts['cores']} cores")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Finds out before anything is loaded what the options cannot mean.
+
+    Raises:
+        DLTechniquesError: an option without the one that it belongs to, or a plot that cannot be
+            written.
+    """
+    if options.dtype and not options.network:
+        raise DLTechniquesError("--dtype is for --network; a preset has its own precision")
+    if options.plot:
+        from dl_techniques.evaluation.speed_plot import check_plot
+
+        if not (options.network or options.resolutions):
+            raise DLTechniquesError("--plot shows the encoder: add --resolutions 256 512 1024")
+        check_plot(options.plot)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that the options ask for."""
+    if options.network:
+        from dl_techniques import FastVLM
+
+        named = FastVLM.from_variant(options.network, include_top=False, dtype=options.dtype)
+        return {"encoder": encoder(options, named)}
     if options.image is None:
         picture = made_picture()
     else:
@@ -128,8 +194,20 @@ def run(options: argparse.Namespace) -> int:
     report: dict[str, Any] = {"preset": options.preset}
     if not options.no_cold:
         report["cold"] = cold(options, picture)
-    report["warm"] = warm(options, picture)
-    threads = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
-    report["machine"] = {**machine(), "threads": threads or "library default"}
+    model = session.load_model(options.preset, fuse=not options.no_fuse)
+    report["warm"] = warm(options, model, picture)
+    if options.resolutions:
+        report["encoder"] = encoder(options, model.backbone.vision_encoder)
+    return report
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures and prints."""
+    check(options)
+    from dl_techniques.evaluation.report import machine
+    from dl_techniques.evaluation.speed import thread_settings
+
+    report = measure(options)
+    report["machine"] = {**machine(), "threads": thread_settings() or "library default"}
     print(json.dumps(report, indent=2) if options.json else to_text(report), flush=True)
     return 0

@@ -1,6 +1,6 @@
-"""Times a vision-language model as a user meets it: from a cold start, and in a warm process.
+"""The stopwatch of the benchmark: cold starts of a command, single calls, memory, the machine.
 
-Every figure is a median of wall-clock times on this machine; what else ran on it is in them.
+Every figure is of wall-clock times on this machine; what else ran on it is in them.
 
 Example:
     >>> from dl_techniques.evaluation.speed import median
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ import numpy as np
 from dl_techniques.errors import DLTechniquesError
 
 MEGABYTE = 1_000_000
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "XLA_FLAGS",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,29 +43,6 @@ class ColdStart:
     first_text_seconds: float
     seconds: float
     peak_megabytes: float
-
-
-@dataclass(frozen=True)
-class WarmTimes:
-    """Phases of one answer in a process that has answered before; medians in seconds.
-
-    Attributes:
-        preprocess: picture and question to arrays.
-        encode: picture to rows of the decoder's width.
-        prefill: prompt to the first logits.
-        first_decode: one decoding step.
-        first_token: question to the first text of the stream: the user's view of the above.
-        tokens_per_second: of the tokens after the first.
-        tokens: tokens of the answer.
-    """
-
-    preprocess: float
-    encode: float
-    prefill: float
-    first_decode: float
-    first_token: float
-    tokens_per_second: float | None
-    tokens: int
 
 
 def median(values: Sequence[float]) -> float:
@@ -142,24 +122,6 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def measure_once(model: Any, inputs: dict[str, Any], max_new_tokens: int) -> WarmTimes:
-    """Times one answer: each phase by itself, then the whole as a stream."""
-    arrays, preprocess = timed(lambda: model.preprocessor.generate_preprocess(inputs))
-    rows, encode = timed(lambda: model.encode_images(arrays["images"]))
-    (logits, state), prefill = timed(lambda: model.prefill(arrays, rows, max_new_tokens))
-    token = np.argmax(as_numpy(logits), axis=-1).astype("int32")
-    _, decode = timed(lambda: model.decode_step(token, state))
-    start = time.perf_counter()
-    stream = model.stream(inputs, max_new_tokens=max_new_tokens)
-    next(stream, "")
-    first, early = time.perf_counter() - start, len(stream.token_ids)
-    for _ in stream:
-        pass
-    decoding, tokens = time.perf_counter() - start - first, len(stream.token_ids)
-    rate = (tokens - early) / decoding if tokens > early else None
-    return WarmTimes(preprocess, encode, prefill, decode, first, rate, tokens)
-
-
 def as_numpy(tensor: Any) -> np.ndarray:
     """A tensor of any backend as a numpy array."""
     import keras
@@ -168,41 +130,21 @@ def as_numpy(tensor: Any) -> np.ndarray:
     return array
 
 
-def measure_warm(
-    model: Any,
-    inputs: dict[str, Any],
-    max_new_tokens: int,
-    repeats: int,
-    on_repeat: Callable[[int], None] | None = None,
-) -> WarmTimes:
-    """Medians over some answers of a model that has answered once before.
+def thread_settings() -> dict[str, Any]:
+    """What says how many threads compute: the variables that are set, and what the backend tells.
 
-    Args:
-        model: a `FastVLMCausalLM`.
-        inputs: one prompt with its picture, as `generate` takes it.
-        max_new_tokens: longest answer.
-        repeats: number of answers that are timed.
-        on_repeat: called with 1 after each.
-
-    Raises:
-        ValueError: `repeats` is below 1.
+    JAX on CPU takes a thread for each core and tells no number.
     """
-    if repeats < 1:
-        raise ValueError(f"expected at least one repeat, got {repeats}")
-    measure_once(model, inputs, max_new_tokens)  # compiles
-    times = []
-    for _ in range(repeats):
-        times.append(measure_once(model, inputs, max_new_tokens))
-        if on_repeat is not None:
-            on_repeat(1)
-    return middle_of(times)
+    import keras
 
+    found: dict[str, Any] = {n: os.environ[n] for n in THREAD_VARIABLES if n in os.environ}
+    backend = keras.config.backend()
+    if backend == "torch":
+        import torch
 
-def middle_of(times: Sequence[WarmTimes]) -> WarmTimes:
-    """The median of every figure; None where one of the runs has no such figure."""
-    middle: dict[str, Any] = {}
-    for name in asdict(times[0]):
-        values = [getattr(t, name) for t in times]
-        middle[name] = None if None in values else median(values)
-    middle["tokens"] = int(middle["tokens"])
-    return WarmTimes(**middle)
+        found["torch"] = torch.get_num_threads()
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        found["tensorflow"] = tf.config.threading.get_intra_op_parallelism_threads() or "all cores"
+    return found

@@ -1,27 +1,26 @@
-"""The stopwatch of the benchmark, on commands and models whose times are known."""
+"""The stopwatch of the benchmark, on commands and calls whose times are known."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+import keras
 import pytest
 
 from dl_techniques.errors import DLTechniquesError
 from dl_techniques.evaluation.speed import (
-    WarmTimes,
+    as_numpy,
     cold_starts,
     measure_cold,
-    measure_warm,
-    middle_of,
+    median,
     own_peak_megabytes,
     peak_bytes,
+    thread_settings,
+    timed,
 )
 
 
@@ -59,78 +58,19 @@ def test_units() -> None:
     assert own_peak_megabytes() > 10
 
 
-def times(first_token: float, rate: float | None) -> WarmTimes:
-    return WarmTimes(0.1, 0.2, 0.3, 0.4, first_token, rate, 5)
+def test_threads_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settings = thread_settings()
+    assert settings["OMP_NUM_THREADS"] == "1"
+    backend = keras.config.backend()
+    assert (backend in settings) == (backend != "jax")
 
 
-def test_medians() -> None:
-    middle = middle_of([times(1.0, 10.0), times(9.0, 30.0), times(2.0, 20.0)])
-    assert (middle.first_token, middle.tokens_per_second, middle.tokens) == (2.0, 20.0, 5)
-    assert middle_of([times(1.0, None), times(2.0, 20.0)]).tokens_per_second is None
-
-
-class Stream:
-    """Six tokens, one every 20 ms, after 50 ms."""
-
-    def __init__(self) -> None:
-        self.token_ids: list[int] = []
-        self.pieces = self.make()
-
-    def make(self) -> Iterator[str]:
-        for i in range(6):
-            time.sleep(0.02 if i else 0.05)
-            self.token_ids.append(i)
-            yield "x"
-
-    def __iter__(self) -> Iterator[str]:
-        return self.pieces
-
-    def __next__(self) -> str:
-        return next(self.pieces)
-
-
-class SlowModel:
-    """A model whose phases take known times."""
-
-    def __init__(self) -> None:
-        self.read: list[int] = []
-        self.preprocessor = SimpleNamespace(generate_preprocess=self.preprocess)
-
-    def preprocess(self, inputs: Any) -> dict[str, Any]:
-        time.sleep(0.01)
-        return {"images": inputs["images"]}
-
-    def encode_images(self, images: Any) -> Any:
-        time.sleep(0.03)
-        return np.zeros((1, 4, 8))
-
-    def prefill(self, arrays: Any, rows: Any, max_new_tokens: int) -> Any:
+def test_a_call_is_timed_until_its_result_is_there() -> None:
+    def slow() -> dict[str, Any]:
         time.sleep(0.02)
-        return np.array([[0.0, 1.0, 0.5]]), "state"
+        return {"a": keras.ops.ones(3)}
 
-    def decode_step(self, tokens: Any, state: Any) -> Any:
-        time.sleep(0.005)
-        self.read += tokens.tolist()
-        return np.zeros((1, 3)), "state"
-
-    def stream(self, inputs: Any, max_new_tokens: int) -> Stream:
-        return Stream()
-
-
-def test_phases_of_a_warm_answer() -> None:
-    model, calls = SlowModel(), []
-    result = measure_warm(model, {"images": []}, 6, 2, calls.append)
-    assert calls == [1, 1]
-    assert result.preprocess >= 0.01
-    assert result.encode >= 0.03
-    assert result.prefill >= 0.02
-    assert result.first_decode >= 0.005
-    assert result.first_token >= 0.05
-    assert result.tokens == 6
-    assert result.tokens_per_second is not None and 0 < result.tokens_per_second <= 50
-    assert set(model.read) == {1}  # the likeliest token was read back
-
-
-def test_no_repeats_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        measure_warm(SlowModel(), {"images": []}, 1, 0)
+    result, seconds = timed(slow)
+    assert seconds >= 0.02 and as_numpy(result["a"]).tolist() == [1, 1, 1]
+    assert median([3.0, 1.0, 2.0]) == 2.0
