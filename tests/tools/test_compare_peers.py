@@ -1,0 +1,210 @@
+"""The comparison with peers: turns, correctness before time, and a table that hides nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dl_techniques.evaluation.speed import median
+from tools.compare_peers import __main__ as command
+from tools.compare_peers.job import IMAGE_ID, Job
+from tools.compare_peers.measure import compare, groups, relative_difference
+from tools.compare_peers.peers import PEERS, Peer, choose
+from tools.compare_peers.report import facts, to_json, to_markdown
+from tools.compare_peers.workers import PeerError, environment
+
+JOB = Job("vision", "nano", 32)
+
+
+def peer(name: str, precision: str = "float32", module: str = "numpy") -> Peer:
+    return Peer(name, f"the {name}", "nowhere:Nothing", (module,), precision)
+
+
+class Fake:
+    """A peer's process whose outputs and times are known."""
+
+    log: list[str] = []
+    outputs: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+
+    def __init__(self, peer: Peer, folder: Path) -> None:
+        if self.outputs.get(peer.name) == "cannot load":
+            raise PeerError("no such file")
+        self.name = peer.name
+
+    def output(self) -> np.ndarray:
+        return np.asarray(self.outputs.get(self.name, [1.0, -2.0]))
+
+    def times(self) -> dict[str, float]:
+        self.log.append(self.name)
+        if self.seconds.get(self.name) == 0:
+            raise PeerError("out of memory")
+        return {"forward": self.seconds.get(self.name, 1.0)}
+
+    def close(self) -> float:
+        self.log.append(f"{self.name} closed")
+        return 100.0
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
+    for name, value in (("log", []), ("outputs", {}), ("seconds", {})):
+        monkeypatch.setattr(Fake, name, value)
+    return Fake
+
+
+def run(names: list[Peer], **options: Any) -> list[Any]:
+    return compare(names, Path("."), 2, pause=0.0, start=Fake, **options)
+
+
+def test_peers_take_turns(fake: type[Fake]) -> None:
+    fake.seconds = {"a": 2.0, "b": 1.0, "c": 3.0}
+    results = run([peer("a"), peer("b"), peer("c")])
+    assert fake.log[:9] == ["a", "b", "c"] * 3
+    assert [r.seconds["forward"] for r in results] == [[2.0, 2.0], [1.0, 1.0], [3.0, 3.0]]
+    assert [r.ratio["forward"] for r in results] == [1.0, 0.5, 1.5]
+
+
+def test_the_baseline_is_one_of_every_group(fake: type[Fake]) -> None:
+    results = run([peer("a"), peer("b"), peer("c")], at_once=2)
+    assert [name for name in fake.log if "closed" not in name] == ["a", "b"] * 3 + ["a", "c"] * 3
+    assert len(results[0].seconds["forward"]) == 4 and len(results[1].seconds["forward"]) == 2
+    assert [list(g) for g in groups(list("abcde"), 2)] == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(groups([], 3)) == [[]]
+
+
+def test_what_computes_something_else_gets_no_time(fake: type[Fake]) -> None:
+    fake.outputs = {
+        "wrong": [1.0, -1.9],
+        "rough": [1.0, -1.9],
+        "nan": [1.0, float("nan")],
+        "shape": [1.0],
+        "away": "cannot load",
+    }
+    fake.seconds = {"late": 0}
+    results = run(
+        [
+            peer("a"), peer("wrong"), peer("rough", "bfloat16"), peer("nan"), peer("shape"),
+            peer("away"), peer("late"), peer("absent", module="no_such_module"),
+        ],
+        at_once=9,
+    )  # fmt: skip
+    reasons = {r.peer.name: r.reason for r in results}
+    assert reasons["a"] is None and reasons["rough"] is None
+    assert reasons["wrong"] == "wrong: differs by 0.05, the limit is 0.001"
+    assert "differs by nan" in reasons["nan"] and "shape (1,)" in reasons["shape"]
+    assert reasons["away"] == "failed: no such file"
+    assert reasons["late"] == "failed: out of memory"
+    assert reasons["absent"] == "not installed: no_such_module"
+    assert [r.peer.name for r in results if r.seconds] == ["a", "rough"]
+    table = to_markdown(results, facts(JOB, 2))
+    rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| the")}
+    assert "not installed: no_such_module" in rows["absent"]
+    assert len({line.count("|") for line in rows.values()}) == 1
+    assert "1.00" in rows["rough"] and "5.0e-02" in rows["rough"]
+
+
+def test_report(fake: type[Fake]) -> None:
+    fake.seconds = {"a": 0.5, "b": 0.25}
+    results, about = run([peer("a"), peer("b")]), facts(JOB, 2)
+    plain = json.loads(json.dumps(to_json(results, about)))
+    assert plain["baseline"] == "a" and plain["job"]["network"] == "nano" and plain["cores"] >= 1
+    assert plain["peers"][1]["median"] == {"forward": 0.25}
+    assert plain["peers"][1]["ratio"] == {"forward": 0.5}
+    table = to_markdown(results, about)
+    assert "| the b (`b`) | float32 | 0.0e+00 | 250.0 | 250.0 | 0.50 | 100 |" in table
+    assert about["date"] in table and "nano, 32 px, batch 1" in table
+
+
+def test_relative_difference() -> None:
+    assert relative_difference(np.array([4.0, -8.0]), np.array([4.0, -7.0])) == 0.125
+    assert median([1.0, 2.0]) == 1.5
+
+
+def test_choice() -> None:
+    assert [p.name for p in choose("vision", ["ours_jax"])] == ["torch_eager", "ours_jax"]
+    assert [p.name for p in choose("vlm", None)] == list(PEERS["vlm"])
+    assert choose("vision", None)[0].name == "torch_eager"
+    with pytest.raises(ValueError, match="did you mean 'openvino'"):
+        choose("vision", ["openvion"])
+
+
+def test_jobs(tmp_path: Path) -> None:
+    job = Job("vlm", "fastvlm_0.5b", 32, text_tokens=7, numbers={"num_layers": 1})
+    job.write(tmp_path)
+    assert Job.read(tmp_path) == job
+    assert job.pictures().shape == (1, 32, 32, 3) and job.pictures().dtype == np.float32
+    row = job.prompt(4)
+    assert row[4:8] == [IMAGE_ID] * 4 and len(row) == 11 and row.count(IMAGE_ID) == 4
+
+
+def test_threads_and_backend_of_a_process() -> None:
+    ours = PEERS["vision"]["ours_jax"]
+    values = environment(ours, replace(JOB, threads=3), {"PATH": "x"})
+    assert values["KERAS_BACKEND"] == "jax" and values["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in environment(ours, JOB, {})
+
+
+def test_the_list_names_every_peer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(PEERS["vision"])
+
+
+class InProcess:
+    """A peer in this process: what a worker does, without the start of one."""
+
+    def __init__(self, peer: Peer, folder: Path) -> None:
+        self.runner = peer.load(folder)
+        self.output, self.times = self.runner.output, self.runner.times
+
+    def close(self) -> float:
+        return 0.0
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="both peers in one process: PyTorch")
+@pytest.mark.parametrize("network", ["nano", pytest.param("fastvit_t8", marks=pytest.mark.full)])
+def test_the_same_network_on_both_sides(network: str, tmp_path: Path) -> None:
+    if missing := PEERS["vision"]["torch_eager"].missing():
+        pytest.skip(f"not installed: {missing}")
+    from tools.compare_peers.prepare import main as prepare
+
+    replace(JOB, network=network).write(tmp_path)
+    prepare(tmp_path)
+    names = ["torch_eager", "torch_branched", "torch_channels_last", "ours_torch_fused"]
+    peers = choose("vision", [*names, "ours_torch"])
+    results = compare(peers, tmp_path, 1, pause=0.0, start=InProcess)
+    assert [r.reason for r in results] == [None] * 5
+    assert all(0 < r.difference < 1e-4 for r in results[1:])
+    assert all(r.ratio["forward"] > 0 for r in results)
+
+
+@pytest.mark.full
+def test_processes_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--network", "nano", "--image-size", "32", "--repeats", "1", "--pause", "0"]
+    arguments += ["--peers", f"ours_{keras.config.backend()}", "--json", str(tmp_path / "a.json")]
+    assert command.main(arguments) == 0
+    peers = json.loads((tmp_path / "a.json").read_text())["peers"]
+    assert [p["reason"] for p in peers] == [None, None]
+    assert peers[1]["difference"] < 1e-4 and peers[1]["megabytes"] > 50
+    assert "torch_eager" in capsys.readouterr().out
+
+
+@pytest.mark.full
+def test_first_token_and_decoding(tmp_path: Path) -> None:
+    numbers = {
+        "num_layers": 2, "hidden_dim": 64, "intermediate_dim": 96, "vocabulary_size": 120,
+        "num_query_heads": 4, "num_key_value_heads": 2,
+    }  # fmt: skip
+    arguments = ["--work", "vlm", "--image-size", "64", "--new-tokens", "3", "--repeats", "1"]
+    arguments += ["--numbers", json.dumps(numbers), "--json", str(tmp_path / "a.json")]
+    assert command.main([*arguments, "--peers", f"ours_{keras.config.backend()}"]) == 0
+    peers = json.loads((tmp_path / "a.json").read_text())["peers"]
+    assert [p["reason"] for p in peers] == [None, None]
+    assert set(peers[1]["median"]) == {"first_token", "token", "second_question"}

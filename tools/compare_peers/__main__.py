@@ -1,0 +1,106 @@
+"""The command line of the comparison: prepares, measures, prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dl_techniques.data.files import atomic_writer
+from tools.compare_peers.job import Job
+from tools.compare_peers.measure import compare
+from tools.compare_peers.peers import PEERS, choose
+from tools.compare_peers.report import facts, to_json, to_markdown
+
+SIZES = {"vision": 512, "vlm": 1024}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    found = argparse.ArgumentParser(
+        prog="python -m tools.compare_peers",
+        description="The same network, weights and input in every engine, timed in turns.",
+    )
+    found.add_argument("--work", choices=list(PEERS), default="vision")
+    found.add_argument("--network", default="fastvithd", help="variant, for --work vision")
+    found.add_argument("--size", default="fastvlm_0.5b", help="published size, for --work vlm")
+    found.add_argument("--image-size", type=int, metavar="PIXELS")
+    found.add_argument("--batch-size", type=int, default=1, help="for --work vision")
+    found.add_argument("--new-tokens", type=int, default=32, help="for --work vlm")
+    found.add_argument("--numbers", type=json.loads, default={}, metavar="JSON",
+                       help='others than the size\'s, e.g. \'{"num_layers": 2}\'')  # fmt: skip
+    found.add_argument("--repeats", type=int, default=7)
+    found.add_argument("--threads", type=int, default=0, help="0: one for each core")
+    found.add_argument("--peers", type=lambda text: text.split(","), help="names, with commas")
+    found.add_argument("--at-once", type=int, default=6, help="processes held in memory")
+    found.add_argument("--pause", type=float, default=0.2, help="seconds between two runs")
+    found.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
+    found.add_argument("--list", action="store_true", help="print the peers and leave")
+    return found
+
+
+def job_of(options: argparse.Namespace) -> Job:
+    """What the options ask for."""
+    vision = options.work == "vision"
+    return Job(
+        options.work,
+        options.network if vision else options.size,
+        options.image_size or SIZES[options.work],
+        options.batch_size if vision else 1,
+        options.threads,
+        options.new_tokens,
+        numbers=options.numbers,
+    )
+
+
+def prepare(folder: Path) -> None:
+    """Writes the weights, in a process of its own: this one must stay small."""
+    subprocess.run(
+        [sys.executable, "-m", "tools.compare_peers.prepare", str(folder)],
+        env={**os.environ, "KERAS_BACKEND": "torch", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=True,
+        stdout=sys.stderr,
+    )
+
+
+def say(line: str) -> None:
+    """Progress, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The comparison: as Markdown, and as plain values."""
+    job, peers = job_of(options), choose(options.work, options.peers)
+    job.write(folder)
+    prepare(folder)
+    results = compare(peers, folder, options.repeats, options.at_once, options.pause, say=say)
+    about = facts(job, options.repeats)
+    return to_markdown(results, about), to_json(results, about)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the comparison."""
+    options = parser().parse_args(argv)
+    if options.list:
+        for peer in PEERS[options.work].values():
+            missing = peer.missing()
+            state = f"not installed: {', '.join(missing)}" if missing else "installed"
+            print(f"{peer.name}: {peer.what}, {peer.precision}, {state}")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        table, values = measure(options, Path(folder))
+    print(table)
+    if options.json:
+        with atomic_writer(options.json) as file:
+            file.write(json.dumps(values, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

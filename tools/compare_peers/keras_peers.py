@@ -1,0 +1,55 @@
+"""Our network on the Keras backend of this process, as a user calls it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tools.compare_peers.job import Job
+
+
+def set_threads(number: int) -> None:
+    """Limits the threads of torch and TensorFlow; JAX takes the cores that the process may use."""
+    import keras
+
+    backend = keras.config.backend()
+    if not number:
+        return
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(number)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(number)
+
+
+class KerasRunner:
+    """`predict_on_batch` of the fused or folded network: float[B, S, S, 3] -> float[B, h, w, C]."""
+
+    def __init__(self, folder: Path, form: str = "folded", dtype: str = "float32") -> None:
+        import keras
+
+        from dl_techniques import FastVLM
+        from dl_techniques.models.torch_recording import CALLS_OF_PREDICT
+
+        job = Job.read(folder)
+        set_threads(job.threads)
+        self.network = FastVLM.from_preset(folder / form, dtype=dtype)
+        self.images = job.pictures()
+        if keras.config.backend() == "torch":  # what a process gets that predicts often
+            for _ in range(CALLS_OF_PREDICT + 1):
+                self.network.predict_on_batch(self.images)
+
+    def times(self) -> dict[str, float]:
+        """Seconds of one prediction; it returns when the result is there."""
+        start = time.perf_counter()
+        self.network.predict_on_batch(self.images)
+        return {"forward": time.perf_counter() - start}
+
+    def output(self) -> np.ndarray:
+        """float32[B, h, w, C]."""
+        return np.asarray(self.network.predict_on_batch(self.images)).astype("float32")

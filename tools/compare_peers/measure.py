@@ -1,0 +1,188 @@
+"""Peers in turns: first what they compute, then how long they take, A B C A B C."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dl_techniques.evaluation.speed import median
+from tools.compare_peers.peers import LIMITS, Peer
+from tools.compare_peers.workers import PeerError, Worker
+
+Start = Callable[[Peer, Path], Any]
+Say = Callable[[str], None]
+
+
+@dataclass
+class Result:
+    """What became of one peer.
+
+    Attributes:
+        peer: which.
+        difference: largest difference from the reference over its largest value.
+        seconds: all timed runs, by name of the time.
+        ratio: median over the median of the baseline in the same turns, by name of the time.
+        megabytes: peak memory of its process.
+        reason: why there are no times, in words.
+    """
+
+    peer: Peer
+    difference: float | None = None
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    ratio: dict[str, float] = field(default_factory=dict)
+    megabytes: float | None = None
+    reason: str | None = None
+
+
+def compare(
+    peers: Sequence[Peer],
+    folder: Path,
+    repeats: int,
+    at_once: int = 6,
+    pause: float = 0.2,
+    start: Start = Worker,
+    say: Say = lambda line: None,
+) -> list[Result]:
+    """Times all peers against the first.
+
+    Args:
+        peers: the baseline first.
+        folder: of the comparison.
+        repeats: timed rounds; one more comes before and does not count.
+        at_once: processes that are held in memory at once; the baseline is one of every group.
+        pause: seconds between two runs, in which threads of the last one go to sleep.
+        start: makes the process of a peer.
+        say: told what happens.
+
+    Returns:
+        One result a peer, in their order.
+    """
+    baseline, *others = peers
+    results = {peer.name: Result(peer) for peer in peers}
+    for group in groups(others, at_once - 1):
+        members = [results[peer.name] for peer in (baseline, *group)]
+        _run_group(members, folder, repeats, pause, start, say)
+    return list(results.values())
+
+
+def groups(peers: Sequence[Peer], size: int) -> Iterator[Sequence[Peer]]:
+    """Slices of at most `size`; a single empty one where there is no peer."""
+    size = max(1, size)
+    for begin in range(0, max(1, len(peers)), size):
+        yield peers[begin : begin + size]
+
+
+def _run_group(
+    members: list[Result], folder: Path, repeats: int, pause: float, start: Start, say: Say
+) -> None:
+    workers: dict[str, Any] = {}
+    try:
+        for result in members:
+            say(f"loading {result.peer.name}")
+            worker = _started(result, folder, start)
+            if worker is not None:
+                workers[result.peer.name] = worker
+        _check_outputs(members, workers, say)
+        fresh = _take_turns(members, workers, repeats, pause, say)
+    finally:
+        peaks = {name: worker.close() for name, worker in workers.items()}
+    _enter(members, fresh, peaks)
+
+
+def _started(result: Result, folder: Path, start: Start) -> Any:
+    missing = result.peer.missing()
+    if missing:
+        result.reason = f"not installed: {', '.join(missing)}"
+        return None
+    try:
+        return start(result.peer, folder)
+    except PeerError as error:
+        result.reason = f"failed: {error}"
+        return None
+
+
+def _check_outputs(members: list[Result], workers: dict[str, Any], say: Say) -> None:
+    """Compares every peer with the first, and closes those that compute something else."""
+    reference = None
+    for result in members:
+        name = result.peer.name
+        if name not in workers:
+            continue
+        try:
+            values = workers[name].output()
+        except PeerError as error:
+            _drop(result, workers, f"failed: {error}")
+            continue
+        if reference is None:
+            reference = values
+        _judge(result, reference, values)
+        say(f"{name}: differs by {result.difference}")
+        if result.reason is not None:
+            _drop(result, workers, result.reason)
+
+
+def _judge(result: Result, reference: np.ndarray, values: np.ndarray) -> None:
+    if values.shape != reference.shape:
+        result.reason = f"wrong: shape {values.shape}, the reference has {reference.shape}"
+        return
+    result.difference = relative_difference(reference, values)
+    limit = LIMITS[result.peer.precision]
+    if not result.difference <= limit:  # what is no number is wrong as well
+        result.reason = f"wrong: differs by {result.difference:.2g}, the limit is {limit:g}"
+
+
+def relative_difference(reference: np.ndarray, values: np.ndarray) -> float:
+    """Largest difference over the reference's largest value."""
+    left, right = reference.astype("float64"), values.astype("float64")
+    return float(np.max(np.abs(left - right)) / np.max(np.abs(left)))
+
+
+def _drop(result: Result, workers: dict[str, Any], reason: str) -> None:
+    result.reason = reason
+    workers.pop(result.peer.name).close()
+
+
+def _take_turns(
+    members: list[Result], workers: dict[str, Any], repeats: int, pause: float, say: Say
+) -> dict[str, list[dict[str, float]]]:
+    """Name -> its runs, the first round left out."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
+    by_name = {result.peer.name: result for result in members}
+    for turn in range(repeats + 1):
+        say(f"round {turn} of {repeats}")
+        for name in list(workers):
+            time.sleep(pause)
+            try:
+                times = workers[name].times()
+            except PeerError as error:
+                _drop(by_name[name], workers, f"failed: {error}")
+                del runs[name]
+                continue
+            if turn:
+                runs[name].append(times)
+    return runs
+
+
+def _enter(
+    members: list[Result], runs: dict[str, list[dict[str, float]]], peaks: dict[str, float]
+) -> None:
+    """Adds the runs of a group to its results; ratios are to the baseline of the same turns."""
+    base = {k: median([r[k] for r in runs[members[0].peer.name]]) for k in _names(runs, members[0])}
+    for result in members:
+        own = runs.get(result.peer.name, [])
+        for name in _names(runs, result):
+            values = [run[name] for run in own]
+            result.seconds.setdefault(name, []).extend(values)
+            if name in base:
+                result.ratio[name] = median(values) / base[name]
+        result.megabytes = peaks.get(result.peer.name, result.megabytes)
+
+
+def _names(runs: dict[str, list[dict[str, float]]], result: Result) -> list[str]:
+    own = runs.get(result.peer.name)
+    return list(own[0]) if own else []

@@ -1,0 +1,83 @@
+"""Our FastVLM on the Keras backend of this process, loaded from the folder of transformers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.compare_peers.job import IMAGE_ID, Job
+from tools.compare_peers.keras_peers import set_threads
+
+
+class OurRunner:
+    """`generate` of one token, then of some more; and another question about the same picture."""
+
+    def __init__(self, folder: Path, dtype: str = "float32", quantize: str | None = None) -> None:
+        from dl_techniques import FastVLMCausalLM
+
+        job = Job.read(folder)
+        set_threads(job.threads)
+        self.model = FastVLMCausalLM.from_preset(folder / "model", preprocessor=None, dtype=dtype)
+        self.model.reparameterize(fold=True)
+        if quantize is not None:
+            self.model.quantize(quantize)
+        self.job, self.new_tokens = job, job.new_tokens
+        self.inputs = self._inputs(job)
+
+    def _inputs(self, job: Job) -> dict[str, np.ndarray]:
+        row = np.array([job.prompt(self.model.backbone.num_image_tokens)], "int32")
+        free = 1 + job.new_tokens
+        return {
+            "token_ids": np.pad(row, [(0, 0), (0, free)]),
+            "padding_mask": np.pad(np.ones_like(row, bool), [(0, 0), (0, free)]),
+            "images": job.pictures()[:, None],
+            "vision_indices": np.flatnonzero(row[0] == IMAGE_ID).astype("int32")[None],
+        }
+
+    def _generate(self, tokens: int) -> float:
+        start = time.perf_counter()
+        self.model.generate(
+            self.inputs, max_new_tokens=tokens, stop_token_ids=None, sampler="greedy"
+        )
+        return time.perf_counter() - start
+
+    def times(self) -> dict[str, float]:
+        """Seconds to the first token, of each further one, and to that of a second question."""
+        first = self._generate(1)
+        return {
+            "first_token": first,
+            "token": (self._generate(1 + self.new_tokens) - first) / self.new_tokens,
+            "second_question": self._second_question(),
+        }
+
+    def _second_question(self) -> float:
+        """The picture and the first question are in the cache; new are the words of the next."""
+        from keras import ops
+
+        from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, bucket
+
+        _, state = self._first_logits()
+        words = np.array(self.job.words(2))
+        size = bucket(len(words))
+        ids = np.pad(words, (0, size - len(words))).astype("int32")[None]
+        nothing = np.zeros((1, 0), "int32")
+        offsets, used = np.zeros(1, "int32"), np.zeros((1, 0), bool)
+        prompts = Prompts(ids, offsets, len(words), nothing, used)
+        rows = np.zeros((1, 0, self.model.backbone.hidden_dim), "float32")
+        start = time.perf_counter()
+        logits, _ = self.model.phases.extend(prompts, rows, state, state.index)
+        ops.convert_to_numpy(ops.argmax(logits, axis=-1))
+        return time.perf_counter() - start
+
+    def _first_logits(self) -> tuple[Any, Any]:
+        rows = self.model.encode_images(self.inputs["images"])
+        return self.model.prefill(self.inputs, rows, self.new_tokens + 2 * self.job.text_tokens)
+
+    def output(self) -> np.ndarray:
+        """Logits of the first new token, float32[1, vocabulary]."""
+        from keras import ops
+
+        return ops.convert_to_numpy(ops.cast(self._first_logits()[0], "float32"))

@@ -1,0 +1,51 @@
+"""The process of one peer: loads its weights once, then computes when a line asks for it.
+
+Run as `python -m tools.compare_peers.worker WORK PEER FOLDER`. It answers every line on stdin by
+one line of JSON on stdout: "times" by the seconds of one computation, "output FILE" by writing
+what it computes to FILE. Whatever else prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.compare_peers.peers import PEERS, Runner
+
+
+def answer(runner: Runner, request: str) -> dict[str, Any]:
+    """Does what a line asks for."""
+    verb, _, file = request.partition(" ")
+    if verb == "times":
+        return {"times": runner.times()}
+    if verb == "output":
+        np.save(file, runner.output())
+        return {"written": file}
+    raise ValueError(f"unknown request {request!r}")
+
+
+def main(work: str, peer: str, folder: Path) -> None:
+    """Serves until stdin ends."""
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def reply(message: dict[str, Any]) -> None:
+        replies.write(json.dumps(message) + "\n")
+
+    try:
+        runner = PEERS[work][peer].load(folder)
+        reply({"ready": True})
+        for line in sys.stdin:
+            reply(answer(runner, line.strip()))
+    except Exception as error:
+        reply({"error": f"{type(error).__name__}: {error}"})
+        raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
