@@ -44,7 +44,7 @@ def replacing_folder(dest: Path, stamp: str | None = None) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
         raise
     (partial / STAMP).unlink(missing_ok=True)
-    _put_in_place(partial, dest)
+    put_in_place(partial, dest)
 
 
 def _has_stamp(folder: Path, stamp: str) -> bool:
@@ -52,8 +52,8 @@ def _has_stamp(folder: Path, stamp: str) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8") == stamp
 
 
-def _put_in_place(partial: Path, dest: Path) -> None:
-    """Renames; an older folder is out of the way for a moment only."""
+def put_in_place(partial: Path, dest: Path) -> None:
+    """Renames `partial` to `dest`; an older folder is out of the way for a moment only."""
     old = dest.with_name(f".{dest.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if dest.exists():

@@ -18,14 +18,23 @@ from typing import NoReturn
 
 STARTED = time.perf_counter()  # as early as this process can tell: the clock of "first token"
 
-from dl_techniques.cli import ask, benchmark, chat, convert, describe, evaluate  # noqa: E402
+from dl_techniques.cli import (  # noqa: E402
+    ask,
+    benchmark,
+    chat,
+    convert,
+    describe,
+    evaluate,
+    export,
+    optimize,
+)
 from dl_techniques.cli.backend import set_up_backend  # noqa: E402
 from dl_techniques.errors import DLTechniquesError  # noqa: E402
 from dl_techniques.version import __version__  # noqa: E402
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-COMMANDS = (describe, ask, chat, convert, evaluate, benchmark)
+COMMANDS = (describe, ask, chat, convert, evaluate, benchmark, export, optimize)
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,25 @@ def test_a_report_passes_when_all_its_checks_do() -> None:
     assert report.passed
     assert report.to_json()["checks"][0]["what"] == "a"
     assert not ExportReport("onnx", "c", "f", "p", {}, "x", (good, bad)).passed
+
+
+def test_the_rms_is_relative_to_the_spread() -> None:
+    expected = np.array([[1.0, 3.0], [5.0, 7.0]])
+    check = compare_arrays("a", expected, expected + 0.5, 0.23, measure="rms")
+    assert check.rms == pytest.approx(0.5 / np.sqrt(5)) and check.passed
+    assert check.limit == "relative RMS at most 0.23"
+    assert not compare_arrays("a", expected, expected + 0.5, 0.22, measure="rms").passed
+
+
+def test_the_top_five_are_counted_where_there_are_more() -> None:
+    expected = np.eye(8)[[0, 3]]
+    got = np.stack([np.arange(8.0), np.arange(8.0)])
+    check = compare_arrays("a", expected, got, 1.0)
+    assert check.agreement == 0.0 and check.top5 == 0.5
+    assert compare_arrays("a", expected[:, :5], got[:, :5], 1.0).top5 is None
+
+
+def test_there_and_back_through_json() -> None:
+    check = compare_arrays("a", np.ones((1, 2)), np.ones((1, 2)), 0.1)
+    report = ExportReport("onnx", "encoder", "float32", "m", {"m": 3}, None, (check,), ("note",))
+    assert ExportReport.from_json(json.loads(json.dumps(report.to_json()))) == report

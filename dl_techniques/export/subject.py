@@ -1,0 +1,118 @@
+"""What one export is about: the network to write, the one to compare with, and their pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dl_techniques.data.geometry import center_crop, pad_and_resize, resize, resize_shortest_edge
+from dl_techniques.data.images import ImageSource, load_image
+from dl_techniques.export.networks import Size, assemble, copy_of, fuse, size_of
+from dl_techniques.export.pictures import drawn_pictures, picture_files
+from dl_techniques.export.sources import VLM_CLASS, class_of
+from dl_techniques.models.vision.preprocessing import Preprocessing
+
+Outputs = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A part of a model, ready to be written.
+
+    Attributes:
+        reference: keras.Model of the part as the source is.
+        deployed: the same, fused and folded, with the batch that the file will have.
+        in_float16: makes the same in float16 arithmetic, as some runtimes compute.
+        size: (H, W).
+        to_bytes: brings a picture of any kind to uint8[H, W, 3].
+    """
+
+    reference: keras.Model
+    deployed: keras.Model
+    in_float16: Callable[[], keras.Model]
+    size: Size
+    to_bytes: Callable[[ImageSource], np.ndarray]
+
+    def inputs(self, folder: str | Path | None, most: int) -> list[np.ndarray]:
+        """Pictures of a folder, or the drawn ones: float32[1, H, W, 3] in [0, 1] each.
+
+        Raises:
+            ExportError: no such folder, or no pictures in it.
+            ImageError: one of them cannot be read.
+        """
+        sources: list[Any] = (
+            list(drawn_pictures()) if folder is None else list(picture_files(folder, most))
+        )
+        return [self.to_bytes(source)[None] / np.float32(255) for source in sources]
+
+    def expected(self, inputs: list[np.ndarray]) -> Outputs:
+        """What Keras computes from pictures, one after the other: name -> float[N, ...]."""
+        return outputs_of(self.reference, inputs)
+
+
+def outputs_of(network: keras.Model, inputs: list[np.ndarray]) -> Outputs:
+    """Named outputs of a network for pictures float32[1, H, W, 3], joined: float32[N, ...]."""
+    results = [network(image, training=False) for image in inputs]
+    return {
+        name: np.concatenate(
+            [keras.ops.convert_to_numpy(keras.ops.cast(r[name], "float32")) for r in results]
+        )
+        for name in results[0]
+    }
+
+
+def make_subject(model: Any, part: str, image_size: int | None, dynamic_batch: bool) -> Subject:
+    """Copies a part of a model and fuses the copy; the model itself does not change.
+
+    Args:
+        model: of one of the classes that `class_of` knows.
+        part: "classifier", "features" or "encoder".
+        image_size: side in pixels, or None for the model's own.
+        dynamic_batch: leave the number of pictures open.
+
+    Raises:
+        ExportError: a size that the network cannot take, or a quantized model.
+    """
+    size = size_of(model, image_size)
+    is_vlm = class_of(model) == VLM_CLASS
+    source = model.backbone.image_embedding if is_vlm else model
+    plain, fused = copy_of(source, size), copy_of(source, size)
+    fuse(fused)
+    to_bytes, colours = _vlm_pixels(model, size) if is_vlm else _vision_pixels(model, size)
+    return Subject(
+        assemble(plain, part, size, colours, None),
+        assemble(fused, part, size, colours, None if dynamic_batch else 1),
+        lambda: assemble(copy_of(fused, size, "float16"), part, size, colours, 1),
+        size,
+        to_bytes,
+    )
+
+
+def _vision_pixels(model: Any, size: Size) -> tuple[Callable[[ImageSource], np.ndarray], Any]:
+    """How a vision network wants its pictures: shorter side resized, centre cropped."""
+    preprocessing: Preprocessing = model.preprocessing
+    side = dataclasses.replace(preprocessing, size=size[0]).resized_side
+    filter_name: Any = preprocessing.interpolation
+
+    def to_bytes(source: ImageSource) -> np.ndarray:
+        picture = load_image(source)
+        if size[0] != size[1]:
+            return resize(picture, *size, filter_name)
+        return center_crop(resize_shortest_edge(picture, side, filter_name), *size)
+
+    return to_bytes, (preprocessing.mean, preprocessing.std)
+
+
+def _vlm_pixels(model: Any, size: Size) -> tuple[Callable[[ImageSource], np.ndarray], Any]:
+    """How a vision-language model wants them: as its image converter makes them."""
+    converter = getattr(model.preprocessor, "image_converter", None)
+    if converter is None:
+        return (lambda source: pad_and_resize(load_image(source), size[0])), ([0.0] * 3, [1.0] * 3)
+    config = {**converter.get_config(), "image_size": list(size)}
+    return type(converter).from_config(config).to_uint8, (converter.mean, converter.std)

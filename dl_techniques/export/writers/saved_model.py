@@ -1,0 +1,59 @@
+"""TensorFlow SavedModel, also the way by which LiteRT, ONNX and OpenVINO files are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dl_techniques.export.writers.job import Job, Runner
+
+SIGNATURE = "serving_default"
+
+
+def as_function(network: Any) -> Any:
+    """A `tf.function` of a network whose inputs and outputs keep their names."""
+    import tensorflow as tf
+
+    (image,) = network.inputs
+    spec = tf.TensorSpec(image.shape, tf.float32, name=image.name)
+
+    @tf.function(input_signature=[spec])
+    def run(image: Any) -> Any:
+        return network(image, training=False)
+
+    return run
+
+
+def write(network: Any, path: Path, job: Job) -> Sequence[str]:
+    """Writes a folder with the signature `serving_default`: image -> named outputs."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.run = as_function(network)
+    module.weights = [variable.value for variable in network.variables]
+    tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.run})
+    return ()
+
+
+def open_file(path: Path, job: Job) -> Runner:
+    """The folder, loaded anew, without Keras."""
+    import tensorflow as tf
+
+    # The signature alone does not keep the variables alive.
+    loaded = tf.saved_model.load(str(path))
+
+    def run(pictures: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = loaded.signatures[SIGNATURE](image=tf.constant(pictures))
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return run
+
+
+def runtime() -> str:
+    """The version of TensorFlow."""
+    import tensorflow as tf
+
+    return f"tensorflow {tf.__version__}"
