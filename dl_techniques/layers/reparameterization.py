@@ -202,9 +202,9 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
             raise
 
     def _replace_parts(self, fused: bool) -> None:
-        with _unlocked(self):
+        with unlocked(self):
             for name in self.form_parts(self.fused_form):
-                _drop_part(self, name)
+                drop_part(self, name)
             self.fused_form = fused
             self.create_parts()
             if self.built and self._built_shape is not None:
@@ -268,7 +268,8 @@ def _about_equal(fused: tuple[Array, ...], now: tuple[Array, ...], half: bool) -
 
 
 @contextmanager
-def _unlocked(layer: Any) -> Iterator[None]:
+def unlocked(layer: Any) -> Iterator[None]:
+    """Lets a built layer gain and lose parts and variables inside the block."""
     locked = layer._tracker.locked
     layer._tracker.unlock()
     try:
@@ -278,7 +279,8 @@ def _unlocked(layer: Any) -> Iterator[None]:
             layer._lock_state()
 
 
-def _drop_part(layer: Any, name: str) -> None:
+def drop_part(layer: Any, name: str) -> None:
+    """Removes a sublayer from an unlocked layer, if it has it."""
     part = getattr(layer, name, None)
     if part is not None:
         layer._tracker.untrack(part)

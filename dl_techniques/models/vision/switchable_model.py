@@ -13,7 +13,10 @@ from dl_techniques.errors import FusionError, PresetError, VariantError
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.models import hub
 from dl_techniques.models.foreign import VISION, find_reader
+from dl_techniques.models.torch_recording import recorded_predictions
 from dl_techniques.models.vision.fast_vlm import preset_files
+
+_QUANTIZED = "dl_techniques.compression.quantized_networks"
 
 
 class SwitchableModel(Reparameterizable, keras.Model):
@@ -21,7 +24,14 @@ class SwitchableModel(Reparameterizable, keras.Model):
 
     Subclasses call `super().__init__(inputs=..., outputs=..., name=...)`, set their sublayers and
     then call `start_in(reparameterized)`.
+
+    Attributes:
+        quantization: how its layers are quantized, as `dl_techniques.compression` noted it: the
+            `kind`, and of each of the `layers` the scheme. None for a float network.
     """
+
+    quantization: dict[str, Any] | None = None
+    predict_function: Any  # of keras.Model
 
     def start_in(self, forms: bool | str | Mapping[str, bool]) -> None:
         """Gives every switch the form that a saved config names.
@@ -48,6 +58,28 @@ class SwitchableModel(Reparameterizable, keras.Model):
             return True
         return any(form for _, form in fused) and self.form_state()
 
+    def quantization_config(self) -> dict[str, Any]:
+        """What a quantized network adds to its config; nothing for a float one."""
+        return {} if self.quantization is None else {"quantization": self.quantization}
+
+    @property
+    def _learns_rounding(self) -> bool:
+        """Whether it is made for quantization-aware training, which takes the folded form."""
+        return self.quantization is not None and self.quantization["kind"] == "fake_quant"
+
+    def reset_reparameterization(self) -> None:
+        """Goes back to the training form, see `Reparameterizable`.
+
+        Raises:
+            FusionError: the network is quantized, or called inside a traced function.
+        """
+        if self.quantization is not None:
+            raise FusionError(
+                f"{self.name} is quantized, and its branches are gone: go back to the network that "
+                "it was made from"
+            )
+        super().reset_reparameterization()
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Keras' `compile`; remembers in which form the network was compiled."""
         super().compile(*args, **kwargs)
@@ -71,7 +103,9 @@ class SwitchableModel(Reparameterizable, keras.Model):
                 "old variables: call compile() again, or reset_reparameterization() to train the "
                 "branches"
             )
-        if any(s.is_fold and s.fused_form for _, s in self.switches()):
+        if not self._learns_rounding and any(
+            s.is_fold and s.fused_form for _, s in self.switches()
+        ):
             raise FusionError(
                 f"{self.name} is folded, which is for inference: call reset_reparameterization(), "
                 "then compile() and fit()"
@@ -84,7 +118,11 @@ class SwitchableModel(Reparameterizable, keras.Model):
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Builds the prediction function; anew when the form has changed."""
-        return super().make_predict_function(force or self._form_changed("predict"))
+        before = self.predict_function
+        super().make_predict_function(force or self._form_changed("predict"))
+        if self.predict_function is not before:
+            self.predict_function = recorded_predictions(self, self.predict_function)
+        return self.predict_function
 
     def _form_changed(self, function: str) -> bool:
         state, known = self.form_state(), self._function_forms.get(function)
@@ -95,9 +133,14 @@ class SwitchableModel(Reparameterizable, keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """The inverse of `get_config`."""
         config = dict(config)
+        quantization = config.pop("quantization", None)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        return cls(**config)
+        network = cls(**config)
+        if quantization is not None:
+            # Compression stands a floor above and knows the networks; only a call leads there.
+            importlib.import_module(_QUANTIZED).restore(network, quantization)
+        return network
 
     def save_to_preset(self, folder: str | Path) -> None:
         """Writes `config.json` and `model.weights.h5` into a folder, atomically.

@@ -255,6 +255,7 @@ class MobileOne(SwitchableModel):
             "input_shape": list(self.image_shape),
             "classifier_activation": self.classifier_activation,
             "reparameterized": self.form_config(),
+            **self.quantization_config(),
             "preprocessing": self.preprocessing.get_config(),
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),

@@ -1,0 +1,246 @@
+"""Quantization-aware training: a network that learns while its integers are already rounded.
+
+    trained network -> quantization_aware -> calibrate -> compile, fit -> export_quantized
+
+The network is fused and folded first (BatchNorm is gone, every convolution has its bias), because
+what is rounded must be what the integer kernel will compute.
+
+Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", arXiv:1712.05877, section 3; Krishnamoorthi, "Quantizing deep
+convolutional networks for efficient inference", arXiv:1806.08342, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from dl_techniques.compression.fake_quant import ActivationQuantizer, Arithmetic, computed_by
+from dl_techniques.compression.quantization_aware_layers import FAKE_QUANT_CLASSES, FakeQuantized
+from dl_techniques.compression.quantized_layers import (
+    choose_layers,
+    convert,
+    named_layers,
+    note,
+)
+from dl_techniques.errors import CompressionError
+from dl_techniques.layers.mobile_one_block import MobileOneBlock
+from dl_techniques.models.vision.switchable_model import SwitchableModel
+
+KIND = "fake_quant"
+Table = Mapping[str, Mapping[str, Any]]
+
+
+def quantization_aware(
+    model: Any,
+    *,
+    bits: int = 8,
+    skip: Sequence[str] = (),
+    activations: bool = True,
+    momentum: float = 0.99,
+) -> Any:
+    """A copy of a trained network that trains with rounded weights and activations.
+
+    Convolutions, depthwise convolutions and dense layers are rounded; what lies between them
+    (residual sums, the products and the softmax of attention, norms, pooling) computes in float
+    with rounded inputs. Files and presets keep the rounding and load on every backend.
+
+    Of a functional or sequential Keras model with layers of `keras.layers` the same layers are
+    rounded; its BatchNorms stay in float. Before such a file is loaded, import this module.
+
+    Args:
+        model: a built FastVLM or MobileOne in any form, or a functional or sequential Keras model.
+        bits: int from 2 to 8. Of weights and activations; LiteRT's kernels need 8. Defaults to 8.
+        skip: regular expressions; layers whose path (`stage_1/block_0/conv_ffn/fc1`) one of them
+            finds stay in float.
+        activations: bool. Round activations as well as weights. Defaults to `True`.
+        momentum: float. Of the moving ranges of activations. Defaults to 0.99.
+
+    Returns:
+        A model of the same class. `compile` it with a small learning rate and `fit` it.
+
+    Raises:
+        CompressionError: nothing to quantize, impossible bits, or a pattern that finds nothing.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from dl_techniques import FastVLM
+        >>> model = FastVLM.from_variant("nano", num_classes=10, input_shape=(32, 32, 3))
+        >>> pictures = np.random.default_rng(0).uniform(size=(4, 32, 32, 3)).astype("float32")
+        >>> learner = quantization_aware(model)
+        >>> calibrate(learner, pictures)
+        >>> learner.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = learner.fit(pictures, np.arange(4), verbose=0)
+    """
+    if not 2 <= bits <= 8:
+        raise CompressionError(f"bits must be from 2 to 8, got {bits}")
+    if getattr(model, "quantization", None) is not None:
+        raise CompressionError(f"{model.name} is quantized already; start from the float network")
+    scheme = {"bits": bits, "momentum": momentum, "inputs": activations, "outputs": activations}
+    copy = _folded_copy(model)
+    paths = choose_layers(copy, FAKE_QUANT_CLASSES, skip)
+    followed = _followed_by_relu(copy)
+    _attach(copy, {path: {**scheme, "relu": path in followed} for path in paths})
+    _leave_out_repeated(copy)
+    return copy
+
+
+def attach(network: SwitchableModel, table: Table) -> None:
+    """Makes layers of a folded float network round, and lets its config say so.
+
+    Args:
+        network: folded.
+        table: path of a layer -> its scheme, see `FakeQuantized`.
+    """
+    _attach(network, table)
+    note(network, KIND, table)
+
+
+def _attach(model: Any, table: Table) -> None:
+    # A ReLU that a block applies after its convolution moves into the convolution.
+    blocks = dict(named_layers(model))
+    for path, scheme in table.items():
+        if scheme["relu"]:
+            blocks[path.rpartition("/")[0]].activation = keras.activations.linear
+    convert(model, FAKE_QUANT_CLASSES, table)
+
+
+def _folded_copy(model: Any) -> Any:
+    """An uncompiled copy with the same weights; fused and folded where it can be."""
+    switchable = isinstance(model, SwitchableModel)
+    functional = hasattr(model, "operations") or isinstance(model, keras.Sequential)
+    if not switchable and not functional:
+        raise CompressionError(
+            f"{model.name}, a {type(model).__name__}, is neither a FastVLM, a MobileOne nor a "
+            "functional or sequential Keras model; of a FastVLMCausalLM take its vision encoder"
+        )
+    if switchable:
+        copy = type(model).from_config(model.get_config())
+    else:
+        copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    if switchable:
+        copy.reparameterize(fold=True)
+    return copy
+
+
+def _followed_by_relu(model: Any) -> set[str]:
+    """Paths of the fused convolutions whose block applies a ReLU right after them."""
+    return {
+        f"{path}/fused_conv"
+        for path, layer in named_layers(model)
+        if isinstance(layer, MobileOneBlock)
+        and layer.activation is keras.activations.relu
+        and layer.se is None
+    }
+
+
+class _Trace(Arithmetic):
+    """Lets everything pass and notes which inputs come rounded from another layer's outputs."""
+
+    def __init__(self) -> None:
+        self.rounded: dict[int, Any] = {}
+        self.repeated: set[int] = set()
+
+    def activations(self, quantizer: ActivationQuantizer, inputs: Any, training: bool) -> Any:
+        """Notes the tensor; the reference keeps its identity from being used again."""
+        if quantizer.name.startswith("outputs"):
+            self.rounded[id(inputs)] = inputs
+        elif id(inputs) in self.rounded:
+            self.repeated.add(id(quantizer))
+        return inputs
+
+
+def _leave_out_repeated(model: Any) -> None:
+    """Removes the quantizers of inputs that already are another layer's rounded outputs."""
+    trace = _Trace()
+    with computed_by(trace):
+        model(ops.zeros(_input_shape(model)), training=False)
+    table = {}
+    for path, layer in named_layers(model):
+        if isinstance(layer, FakeQuantized):
+            if layer.scheme["inputs"] and id(layer.inputs_quantizer) in trace.repeated:
+                layer.leave_inputs()
+            table[path] = layer.scheme
+    if isinstance(model, SwitchableModel):
+        note(model, KIND, table)
+
+
+def _input_shape(model: Any) -> tuple[int, ...]:
+    """The shape of one input; unknown sides are taken as small as the network can have them."""
+    side = 2 * getattr(model, "total_stride", 16)
+    return (1, *(side if length is None else int(length) for length in model.input_shape[1:]))
+
+
+def fake_quantized(model: Any) -> list[tuple[str, Any]]:
+    """The layers of a model that round, with their paths.
+
+    Raises:
+        CompressionError: it has none.
+    """
+    found = [(p, layer) for p, layer in named_layers(model) if isinstance(layer, FakeQuantized)]
+    if not found:
+        raise CompressionError(
+            f"{model.name} is not quantization-aware: call quantization_aware(model) first"
+        )
+    return found
+
+
+class _Observer(Arithmetic):
+    """Computes in float and notes the extremes of what passes each quantizer."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[int, tuple[ActivationQuantizer, float, float]] = {}
+
+    def activations(self, quantizer: ActivationQuantizer, inputs: Any, training: bool) -> Any:
+        """Widens the quantizer's range by these inputs."""
+        values = ops.convert_to_numpy(ops.cast(inputs, "float32"))
+        _, low, high = self.ranges.get(id(quantizer), (quantizer, 0.0, 0.0))
+        # Unlike Python's, these let a value that is no number through.
+        low, high = np.minimum(low, values.min()), np.maximum(high, values.max())
+        self.ranges[id(quantizer)] = (quantizer, float(low), float(high))
+        return inputs
+
+
+def calibrate(model: Any, pictures: Any, batch_size: int = 32) -> None:
+    """Sets the ranges of all activations to the extremes that they take on some pictures.
+
+    Args:
+        model: from `quantization_aware`.
+        pictures: float[N, H, W, 3] as `fit` takes them, or an iterable of such batches (of a pair
+            the first entry counts). Some hundred are plenty.
+        batch_size: int. Pictures at once, where an array is given. Defaults to 32.
+
+    Raises:
+        CompressionError: a model without quantizers, no pictures, or activations that are not
+            finite.
+    """
+    fake_quantized(model)
+    observer = _Observer()
+    with computed_by(observer):
+        for batch in _batches(pictures, batch_size):
+            model(batch, training=False)
+    if not observer.ranges:
+        raise CompressionError(
+            "calibrate needs pictures and got none, or the model rounds weights only; give "
+            "float[N, H, W, 3] or an iterable of batches"
+        )
+    for quantizer, low, high in observer.ranges.values():
+        if not np.isfinite([low, high]).all():
+            raise CompressionError(f"activations at {quantizer.path} are not finite")
+        quantizer.low.assign(low)
+        # Zero everywhere: every range holds it, this one leaves room.
+        quantizer.high.assign(high if high > low else 1.0)
+
+
+def _batches(pictures: Any, batch_size: int) -> Iterable[Any]:
+    if hasattr(pictures, "shape"):
+        for start in range(0, len(pictures), batch_size):
+            yield pictures[start : start + batch_size]
+        return
+    for batch in pictures:
+        yield batch[0] if isinstance(batch, tuple | list) else batch

@@ -1,0 +1,224 @@
+"""The steps of a recipe that train: prune, distil, quantization-aware training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from dl_techniques.compression.channel_importance import copy_of
+from dl_techniques.compression.distillation import distiller
+from dl_techniques.compression.labelled import Batches, Labelled
+from dl_techniques.compression.measure import accuracy
+from dl_techniques.compression.pruning_gradual import prune_gradually
+from dl_techniques.compression.quantization_aware import calibrate, quantization_aware
+from dl_techniques.compression.recipe import Recipe
+from dl_techniques.compression.recipe_parts import Distil, Prune, QuantizationAware, Training
+from dl_techniques.errors import CompressionError
+from dl_techniques.models.vision.fast_vlm.model import FastVLM
+from dl_techniques.models.vision.preprocessing import Preprocessing
+
+CALIBRATED = 256
+AWARE_RATE = 0.1
+"""Quantization-aware training goes on where training ended: at a tenth of the rate."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        name: "prune", "distil" or "quantization_aware".
+        parameters: of the network after it.
+        accuracy: of Keras on the held-out pictures after it.
+        epochs: of training.
+        seconds: the step took.
+    """
+
+    name: str
+    parameters: int
+    accuracy: float
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Everything that training needs beside the network.
+
+    Attributes:
+        train: pictures to learn from.
+        held_out: pictures to measure on.
+        preprocessing: of the network.
+        training: batch size, rate, seed.
+    """
+
+    train: Labelled
+    held_out: Labelled
+    preprocessing: Preprocessing
+    training: Training
+
+    def batches(self) -> Batches:
+        """The training pictures, freshly shuffled."""
+        return Batches(
+            self.train.pictures,
+            self.train.labels,
+            self.training.batch_size,
+            self.training.seed,
+            self.preprocessing,
+            self.training.augment,
+        )
+
+    def fit(self, model: Any, epochs: int, student: Any = None, rate: float = 1.0) -> None:
+        """Compiles and trains.
+
+        Args:
+            model: a classifier, or a distiller around one.
+            epochs: over the training pictures.
+            student: the classifier, where `model` is a distiller.
+            rate: factor of the learning rate.
+
+        Raises:
+            CompressionError: the loss is no number any more.
+        """
+        batches = self.batches()
+        model.compile(
+            optimizer(epochs * len(batches), rate * self.training.learning_rate),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(student or model)),
+        )
+        history = model.fit(batches, epochs=epochs, verbose=0)
+        loss = history.history["loss"][-1]
+        if not loss < float("inf"):
+            raise CompressionError(
+                f"training failed: the loss became {loss}; lower training.learning_rate"
+            )
+
+    def accuracy_of(self, model: Any) -> float:
+        """Of Keras, on the held-out pictures."""
+        return accuracy(
+            model.predict(self.held_out.inputs(self.preprocessing), verbose=0), self.held_out.labels
+        )
+
+
+def optimizer(steps: int, learning_rate: float) -> keras.optimizers.Optimizer:
+    """AdamW; the rate warms up over a twentieth of the steps and falls along a cosine."""
+    warm_up = max(1, steps // 20)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 20,
+        max(1, steps - warm_up),
+        warmup_target=learning_rate,
+        warmup_steps=warm_up,
+    )
+    return keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0)
+
+
+def gives_logits(model: Any) -> bool:
+    """Whether a classifier's outputs are logits rather than probabilities."""
+    return getattr(model, "classifier_activation", None) in (None, "linear")
+
+
+def run_steps(
+    model: Any, recipe: Recipe, lesson: Lesson, say: Callable[[str], None]
+) -> tuple[Any, list[StepReport]]:
+    """Does the steps of a recipe that train, in their order.
+
+    Args:
+        model: a trained classifier; stays as it is.
+        recipe: what to do.
+        lesson: what to learn from.
+        say: called with a line before each step.
+
+    Returns:
+        The network after the last step, and what each did.
+
+    Raises:
+        CompressionError: a step that this network cannot take.
+    """
+    keras.utils.set_random_seed(recipe.training.seed)
+    network, done = trainable_copy(model), []
+    for name, step in (
+        ("prune", recipe.prune),
+        ("distil", recipe.distil),
+        ("quantization_aware", recipe.quantization_aware),
+    ):
+        if step is None:
+            continue
+        epochs = step.epochs * getattr(step, "steps", 1)
+        say(f"{name}: {epochs} epochs on {len(lesson.train.labels)} pictures")
+        start = time.perf_counter()
+        network = _STEPS[name](network, model, step, lesson)
+        found = lesson.accuracy_of(network)
+        seconds = round(time.perf_counter() - start, 1)
+        done.append(StepReport(name, int(network.count_params()), found, epochs, seconds))
+    return network, done
+
+
+def trainable_copy(model: Any) -> Any:
+    """A copy that can be trained: a folded network goes back to its branches."""
+    copy = copy_of(model)
+    if any(switch.is_fold and switch.fused_form for _, switch in copy.switches()):
+        copy.reset_reparameterization()
+    return copy
+
+
+def _prune(network: Any, source: Any, step: Prune, lesson: Lesson) -> Any:
+    if not isinstance(network, FastVLM):
+        raise CompressionError(
+            f"prune takes a FastVLM, got a {type(network).__name__}; leave the step out"
+        )
+    return prune_gradually(
+        network,
+        step.fraction,
+        lambda smaller, _: lesson.fit(smaller, step.epochs),
+        steps=step.steps,
+        targets=step.targets,
+        importance=step.importance,
+        data=lesson.batches() if step.importance == "taylor" else None,
+    )
+
+
+def _distil(network: Any, source: Any, step: Distil, lesson: Lesson) -> Any:
+    teacher = trainable_copy(source) if step.teacher is None else _load(step.teacher)
+    teacher.reparameterize()
+    student = network if step.student is None else _fresh(step.student, source)
+    pair = distiller(
+        student, teacher, temperature=step.temperature, alpha=step.alpha, features=step.features
+    )
+    lesson.fit(pair, step.epochs, student)
+    return student
+
+
+def _load(source: str) -> Any:
+    from dl_techniques.export.sources import load_source
+
+    return load_source(source)
+
+
+def _fresh(variant: str, source: Any) -> FastVLM:
+    """An untrained network of a variant for the same pictures and classes."""
+    return FastVLM.from_variant(
+        variant,
+        num_classes=source.num_classes,
+        input_shape=source.image_shape,
+        preprocessing=source.preprocessing,
+        layer_scale_init=0.1,
+    )
+
+
+def _quantization_aware(network: Any, source: Any, step: QuantizationAware, lesson: Lesson) -> Any:
+    learner = quantization_aware(network, skip=step.skip)
+    rows = lesson.batches().order[:CALIBRATED]
+    some = Labelled(lesson.train.pictures[rows], lesson.train.labels[rows], lesson.train.classes)
+    calibrate(learner, some.inputs(lesson.preprocessing))
+    lesson.fit(learner, step.epochs, rate=AWARE_RATE)
+    return learner
+
+
+_STEPS: dict[str, Callable[..., Any]] = {
+    "prune": _prune,
+    "distil": _distil,
+    "quantization_aware": _quantization_aware,
+}

@@ -1,0 +1,134 @@
+"""optimize, end to end: files, figures, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dl_techniques.compression import Recipe, optimize
+from dl_techniques.compression.classifier_files import side_of
+from dl_techniques.compression.labelled import read_labelled
+from dl_techniques.errors import CompressionError, ExportError
+from tests.compression.class_folders import COLOURS, write_classes
+from tests.export.litert_files import NEEDS_TENSORFLOW
+from tests.helpers import numbers
+from tests.models.vision.fast_vlm.small_network import make_network, make_smaller_network
+
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=NEEDS_TENSORFLOW)
+INT8 = Recipe.from_dict({"quantize": {"precision": "int8"}})
+STATISTICS = {"size": 32, "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("colours"))
+
+
+def network(**options: Any) -> Any:
+    wide = {"embed_dims": (16, 32, 64), "num_classes": len(COLOURS), "preprocessing": STATISTICS}
+    return make_network(**{**wide, **options})
+
+
+@on_tensorflow
+def test_a_classifier_becomes_small_and_is_measured(colours: Path, tmp_path: Path) -> None:
+    model, output = network(), tmp_path / "small.tflite"
+    said: list[str] = []
+    report = optimize(model, output, INT8, colours, say=said.append)
+    assert report.after.bytes == output.stat().st_size < 0.5 * report.before.bytes
+    assert report.pictures == 6 and report.steps == ()
+    # The float32 file answers as Keras does, with the statistics inside.
+    _, held_out = read_labelled(colours, model.preprocessing)
+    answers = numbers(model(held_out.inputs(model.preprocessing))).argmax(-1)
+    assert report.before.accuracy == np.mean(answers == held_out.labels)
+    assert report.before.milliseconds is not None and report.before.milliseconds > 0
+    assert json.loads(json.dumps(report.to_json()))["recipe"]["quantize"]["precision"] == "int8"
+    assert [p.name for p in tmp_path.iterdir()] == ["small.tflite"]
+    assert said[0].startswith("reading") and said[-1] == f"writing and checking {output}"
+
+
+@on_tensorflow
+@pytest.mark.full
+def test_all_steps_follow_each_other(colours: Path, tmp_path: Path) -> None:
+    recipe = Recipe.from_dict(
+        {
+            "prune": {"targets": ["hidden"], "importance": "taylor", "epochs": 1},
+            "distil": {"features": True, "epochs": 1},
+            "quantization_aware": {"epochs": 1},
+            "training": {"batch_size": 8},
+        }
+    )
+    report = optimize(network(), tmp_path / "small.tflite", recipe, colours)
+    assert [step.name for step in report.steps] == ["prune", "distil", "quantization_aware"]
+    assert report.after.parameters < report.before.parameters
+    assert report.after.bytes < 0.5 * report.before.bytes
+    assert any("int8 kernels" in note for note in report.notes)
+    kept = keras.saving.load_model(tmp_path / "small.keras")
+    assert kept.quantization["kind"] == "fake_quant"
+
+
+def test_without_data_nothing_trains(tmp_path: Path) -> None:
+    for part in ({"quantization_aware": {}}, {"quantize": {"precision": "int8_static"}}):
+        with pytest.raises(CompressionError, match="needs pictures .* --data"):
+            optimize(make_smaller_network(), tmp_path / "a.tflite", Recipe.from_dict(part))
+
+
+def test_data_of_other_classes_are_refused(colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(CompressionError, match="has 3 class folders, fast_vlm has 5 classes"):
+        optimize(make_smaller_network(), tmp_path / "a.tflite", INT8, colours)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CompressionError, match="has no classes"):
+        optimize(make_smaller_network(include_top=False), tmp_path / "a.tflite", INT8)
+    bundle = Recipe.from_dict({"export": {"format": "litertlm"}})
+    with pytest.raises(CompressionError, match="a classifier is written as litert"):
+        optimize(make_smaller_network(), tmp_path / "a.tflite", bundle)
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    there = tmp_path / "there.tflite"
+    there.write_text("older", encoding="utf-8")
+    for path, words in ((there, "exists already"), (tmp_path / "a.bin", "must end in .tflite")):
+        with pytest.raises(ExportError, match=words):
+            optimize(make_smaller_network(), path, INT8)
+    assert there.read_text(encoding="utf-8") == "older"
+
+
+def test_the_size_of_the_pictures() -> None:
+    free = make_smaller_network(input_shape=(None, None, 3), preprocessing={"size": 48})
+    assert (side_of(free, None), side_of(free, 64)) == (48, 64)
+    assert side_of(make_smaller_network(), None) == 32
+    with pytest.raises(CompressionError, match="takes 32 x 32 pixels, got export.image_size 64"):
+        side_of(make_smaller_network(), 64)
+    with pytest.raises(CompressionError, match="reads square pictures"):
+        side_of(make_smaller_network(input_shape=(32, 64, 3)), None)
+
+
+class FastVLMCausalLM:
+    """By its name the exporters know a vision-language model; a recipe that trains stops there."""
+
+    name = "vlm"
+
+
+def test_vision_language_models_are_not_trained(tmp_path: Path) -> None:
+    recipe = Recipe.from_dict({"prune": {}})
+    with pytest.raises(CompressionError, match="take classifiers; of a vision-language model"):
+        optimize(FastVLMCausalLM(), tmp_path / "vlm", recipe)
+
+
+@on_tensorflow
+@pytest.mark.full
+def test_the_parts_of_a_vision_language_model_become_small(tmp_path: Path) -> None:
+    from tests.export.litert_vlm.small_export import make_model
+
+    report = optimize(make_model(), tmp_path / "vlm", INT8)
+    files = sum(path.stat().st_size for path in (tmp_path / "vlm").iterdir())
+    assert report.after.bytes == files < report.before.bytes
+    assert (report.after.accuracy, report.after.milliseconds) == (None, None)
+    assert any("greedy tokens" in note for note in report.notes)
