@@ -1,5 +1,7 @@
 """Trains a classifier on CIFAR-10 and saves it: the float32 model that the others start from.
 
+"student" is a quarter of tiny: half of its channels in every stage.
+
 Example:
     python -m tools.cifar10.baseline --data CIFAR --variant tiny --epochs 14 --output tiny.keras
 """
@@ -12,15 +14,20 @@ from pathlib import Path
 import keras
 
 from dl_techniques import FastVLM
+from dl_techniques.compression.steps import optimizer
 from tools.cifar10 import data
 
 SIZE = 32
+STUDENT = "student"
+OF_STUDENT = {"embed_dims": (16, 32, 64), "num_heads": (1, 1, 2), "name": "fast_vlm_student"}
 
 
 def network(variant: str) -> FastVLM:
     """The classifier, untrained; without the regularisation that such short runs do not need."""
+    is_student = variant == STUDENT
     return FastVLM.from_variant(
-        variant,
+        "tiny" if is_student else variant,
+        **(OF_STUDENT if is_student else {}),
         num_classes=len(data.CLASSES),
         input_shape=(SIZE, SIZE, 3),
         dropout_rate=0.0,
@@ -30,13 +37,9 @@ def network(variant: str) -> FastVLM:
 
 
 def compile_for(model: keras.Model, steps: int, learning_rate: float = 2e-3) -> None:
-    """AdamW with a cosine schedule over `steps`, after a short warm-up."""
-    warm_up = max(1, steps // 20)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 20, steps - warm_up, warmup_target=learning_rate, warmup_steps=warm_up
-    )
+    """AdamW with a warm-up and a cosine over `steps`; cross-entropy from logits."""
     model.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0),
+        optimizer(steps, learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -1,0 +1,87 @@
+"""What the runs share: options, pictures, training, and a file that is measured."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dl_techniques import FastVLM
+from dl_techniques.export import export_model
+from tools.cifar10 import baseline, data, results
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of every run."""
+    made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    made.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
+    made.add_argument("--work", type=Path, required=True, help="where files and results go")
+    made.add_argument("--limit", type=int, help="pictures of each class, for a trial")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def training_parser(description: str | None, epochs: int, rate: float) -> argparse.ArgumentParser:
+    """The options of a run that trains."""
+    made = parser(description)
+    made.add_argument("--epochs", type=int, default=epochs)
+    made.add_argument("--batch-size", type=int, default=128)
+    made.add_argument("--learning-rate", type=float, default=rate)
+    return made
+
+
+def read(options: argparse.Namespace) -> tuple[data.Batches, Arrays]:
+    """Batches to train on, and the test pictures; seeds everything."""
+    keras.utils.set_random_seed(options.seed)
+    train = data.load(options.data, "train", options.limit)
+    batches = data.Batches(*train, options.batch_size, options.seed)
+    return batches, data.load(options.data, "test", options.limit)
+
+
+def fit(model: Any, batches: data.Batches, test: Arrays, epochs: int) -> float:
+    """Trains a compiled model; returns the seconds."""
+    start = time.perf_counter()
+    held_out = (data.as_floats(test[0]), test[1])
+    model.fit(batches, epochs=epochs, validation_data=held_out, verbose=2)
+    return time.perf_counter() - start
+
+
+def fine_tune(
+    model: Any, options: argparse.Namespace, batches: data.Batches, test: Arrays
+) -> float:
+    """Compiles and trains as the baseline was, at the rate of the options."""
+    baseline.compile_for(model, options.epochs * len(batches), options.learning_rate)
+    return fit(model, batches, test, options.epochs)
+
+
+def load(path: Path) -> FastVLM:
+    """A network that one of the runs saved."""
+    return FastVLM.from_preset(path)
+
+
+def export(model: FastVLM, name: str, precision: str, options: argparse.Namespace) -> Path:
+    """Writes `WORK/NAME.tflite`, compared with Keras, calibrated on training pictures."""
+    path = options.work / f"{name}.tflite"
+    folder = options.data / "train"
+    export_model(
+        model, path, "litert", part="classifier", image_size=baseline.SIZE, precision=precision,
+        pictures=folder, calibration=folder if precision == "int8_static" else None,
+        overwrite=True,
+    )  # fmt: skip
+    return path
+
+
+def export_and_measure(
+    model: FastVLM, name: str, step: str, precision: str, options: argparse.Namespace,
+    test: Arrays, epochs: int = 0, seconds: float = 0.0,
+) -> results.Result:  # fmt: skip
+    """A row of the table: the file, its size, its accuracy, its speed."""
+    path = export(model, name, precision, options)
+    parameters = results.parameters_of(model)
+    return results.measure(path, name, step, test, parameters, epochs, seconds)
