@@ -27,7 +27,7 @@ def main() -> None:
         importance=options.importance, data=looked_at,
     )  # fmt: skip
     seconds = common.fine_tune(smaller, options, batches, test)
-    name = f"pruned-{'-'.join(options.targets)}"
+    name = f"pruned-{'-'.join(options.targets)}-{100 * options.fraction:.0f}"
     smaller.save(options.work / f"{name}.keras")
     for precision in ("float32", "int8"):
         own = f"{name}-{precision}"
