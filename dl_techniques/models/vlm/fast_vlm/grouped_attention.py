@@ -16,6 +16,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.layers.torch_kernels import runs_on_torch, torch_grouped_attention
+
 Tensor = Any
 PairCache = tuple[Tensor, Tensor]
 HIDDEN = -1e9
@@ -76,6 +78,8 @@ def grouped_attention(query: Tensor, keys: Tensor, values: Tensor, visible: Tens
         >>> tuple(out.shape)
         (1, 3, 4, 2)
     """
+    if runs_on_torch():
+        return torch_grouped_attention(query, keys, values, visible, HIDDEN)
     batch, length, slots = ops.shape(query)[0], query.shape[1], keys.shape[1]
     heads, size = keys.shape[2], keys.shape[3]
     groups = query.shape[2] // heads
