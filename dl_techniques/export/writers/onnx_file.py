@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
 
 OPSET = 18
 LARGEST = 2**31 - 1  # of one protobuf message
+FEW = 1024  # numbers; smaller weights go through the converters as constants
 
 
 def write(network: Any, path: Path, job: Job) -> Sequence[str]:
@@ -36,7 +36,15 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
 
 
 def convert(network: Any) -> Any:
-    """The `ModelProto` of a network."""
+    """The `ModelProto` of a network.
+
+    TensorFlow's freezing and tf2onnx copy a graph with all its constants many times over: 14 GB for
+    the 0.5 GB of FastViTHD. So the large weights pass through as inputs, and enter the finished
+    graph.
+    """
+    from onnx.numpy_helper import from_array
+
+    weights = {f"weight_{i}": v for i, v in enumerate(network.variables) if is_large(v)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tf2onnx about NumPy's newer names
         # tf2onnx 1.17 predates NumPy 2; Keras carries the two corrections that it needs.
@@ -45,9 +53,68 @@ def convert(network: Any) -> Any:
         patch_tf2onnx()
         import tf2onnx
 
-        function = saved_model.as_function(network)
+        function = as_function_of_weights(network, weights)
         model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
+    images = [given for given in model.graph.input if given.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(images)
+    used = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        from_array(variable.numpy(), name) for name, variable in weights.items() if name in used
+    )
+    fold_weights(model.graph, set(weights))
     return model
+
+
+def is_large(variable: Any) -> bool:
+    """Whether a variable is a float32 weight that is better kept out of the converters."""
+    return bool(variable.dtype == "float32" and np.prod(variable.shape) > FEW)
+
+
+def as_function_of_weights(network: Any, weights: Mapping[str, Any]) -> Any:
+    """A `tf.function` of the picture and of the weights by name."""
+    import keras
+    import tensorflow as tf
+
+    (image,) = network.inputs
+    specs = [tf.TensorSpec(image.shape, tf.float32, name=image.name)]
+    specs += [tf.TensorSpec(v.shape, tf.float32, name=name) for name, v in weights.items()]
+
+    @tf.function(input_signature=specs)
+    def run(image: Any, *values: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(weights.values(), values, strict=True))):
+            return network(image, training=False)
+
+    return run
+
+
+def fold_weights(graph: Any, names: set[str]) -> None:
+    """Computes what depends on the named initializers and other constants alone, in place.
+
+    These are the transpositions and reshapes of kernels into ONNX' layout.
+    """
+    from onnx.numpy_helper import from_array, to_array
+    from onnx.reference import ReferenceEvaluator
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    touched, kept = set(names), []
+    for node in graph.node:
+        needed = [name for name in node.input if name]
+        known = bool(needed) and all(name in constants for name in needed)
+        if not known or touched.isdisjoint(needed):
+            kept.append(node)
+            continue
+        values = {name: to_array(constants[name]) for name in needed}
+        for name, value in zip(
+            node.output, ReferenceEvaluator(node).run(None, values), strict=True
+        ):
+            constants[name] = from_array(np.ascontiguousarray(value), name)
+            touched.add(name)
+    used = {name for node in kept for name in node.input}
+    used |= {output.name for output in graph.output}
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
 
 
 def as_float16(model: Any) -> Any:
