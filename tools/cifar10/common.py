@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 from dl_techniques import FastVLM
+from dl_techniques.compression.distillation import distiller
+from dl_techniques.compression.steps import optimizer
 from dl_techniques.export import export_model
 from tools.cifar10 import baseline, data, results
 
@@ -58,6 +60,30 @@ def fine_tune(
     """Compiles and trains as the baseline was, at the rate of the options."""
     baseline.compile_for(model, options.epochs * len(batches), options.learning_rate)
     return fit(model, batches, test, options.epochs)
+
+
+def fit_under(
+    student: Any, teacher: FastVLM, options: argparse.Namespace, batches: data.Batches,
+    test: Arrays, features: bool = False,
+) -> float:  # fmt: skip
+    """Trains a student under a teacher, with the options of `distilling_options`."""
+    teacher.reparameterize()
+    pair = distiller(
+        student, teacher, temperature=options.temperature, alpha=options.alpha, features=features
+    )
+    pair.compile(
+        optimizer(options.epochs * len(batches), options.learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return fit(pair, batches, test, options.epochs)
+
+
+def distilling_options(made: argparse.ArgumentParser, required: bool) -> None:
+    """Adds the options of `fit_under`."""
+    made.add_argument("--teacher", type=Path, required=required, help="a .keras file")
+    made.add_argument("--temperature", type=float, default=4.0)
+    made.add_argument("--alpha", type=float, default=0.7)
 
 
 def load(path: Path) -> FastVLM:

@@ -1,5 +1,7 @@
 """Drops half of the channels of a trained classifier and fine-tunes what is left.
 
+With `--teacher`, usually the classifier itself, what is left learns from its logits too.
+
 Example:
     python -m tools.cifar10.prune --data CIFAR --work WORK --model WORK/tiny.keras --epochs 5
 """
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument("--fraction", type=float, default=0.5)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--importance", choices=("l1", "taylor"), default="taylor")
+    common.distilling_options(parser, required=False)
     options = parser.parse_args()
     batches, test = common.read(options)
     looked_at = batches if options.importance == "taylor" else None
@@ -26,8 +29,13 @@ def main() -> None:
         common.load(options.model), options.fraction, targets=options.targets,
         importance=options.importance, data=looked_at,
     )  # fmt: skip
-    seconds = common.fine_tune(smaller, options, batches, test)
     name = f"pruned-{'-'.join(options.targets)}-{100 * options.fraction:.0f}"
+    if options.teacher is None:
+        seconds = common.fine_tune(smaller, options, batches, test)
+    else:
+        name += "-distilled"
+        teacher = common.load(options.teacher)
+        seconds = common.fit_under(smaller, teacher, options, batches, test)
     smaller.save(options.work / f"{name}.keras")
     for precision in ("float32", "int8"):
         own = f"{name}-{precision}"
