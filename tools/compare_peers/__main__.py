@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.data.files import atomic_writer
+from tools.compare_peers.engine_files import needed
 from tools.compare_peers.job import Job
 from tools.compare_peers.measure import compare
-from tools.compare_peers.peers import PEERS, choose
+from tools.compare_peers.peers import PEERS, Peer, choose
 from tools.compare_peers.report import facts, to_json, to_markdown
 
 SIZES = {"vision": 512, "vlm": 1024}
@@ -40,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--peers", type=lambda text: text.split(","), help="names, with commas")
     found.add_argument("--at-once", type=int, default=6, help="processes held in memory")
     found.add_argument("--pause", type=float, default=0.2, help="seconds between two runs")
+    found.add_argument("--files", type=Path, metavar="FOLDER",
+                       help="keep weights and engine files there, for the next run")  # fmt: skip
     found.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     found.add_argument("--list", action="store_true", help="print the peers and leave")
     return found
@@ -69,6 +72,35 @@ def prepare(folder: Path) -> None:
     )
 
 
+def prepare_once(folder: Path, job: Job) -> None:
+    """Prepares a folder, unless it was prepared for the same work before.
+
+    Raises:
+        SystemExit: it was prepared for something else.
+    """
+    done = folder / "prepared"
+    if done.is_file():
+        if Job.read(folder) != job:
+            raise SystemExit(f"{folder} was prepared for {Job.read(folder)}, not for {job}")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    job.write(folder)
+    prepare(folder)
+    done.touch()
+
+
+def write_file_of(peer: Peer, folder: Path) -> None:
+    """Writes what an engine reads while no other peer is in memory: conversion takes much of it."""
+    file = peer.arguments.get("file")
+    if file is None or peer.missing():
+        return
+    say(f"writing {file}")
+    try:
+        needed(folder, file)
+    except subprocess.CalledProcessError as error:
+        say(f"{file} could not be written: {error}")  # the peer tries again, and reports it
+
+
 def say(line: str) -> None:
     """Progress, on stderr."""
     print(line, file=sys.stderr, flush=True)
@@ -77,8 +109,9 @@ def say(line: str) -> None:
 def measure(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str, Any]]:
     """The comparison: as Markdown, and as plain values."""
     job, peers = job_of(options), choose(options.work, options.peers)
-    job.write(folder)
-    prepare(folder)
+    prepare_once(folder, job)
+    for peer in peers:
+        write_file_of(peer, folder)
     results = compare(peers, folder, options.repeats, options.at_once, options.pause, say=say)
     about = facts(job, options.repeats)
     return to_markdown(results, about), to_json(results, about)
@@ -93,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             state = f"not installed: {', '.join(missing)}" if missing else "installed"
             print(f"{peer.name}: {peer.what}, {peer.precision}, {state}")
         return 0
-    with tempfile.TemporaryDirectory() as folder:
-        table, values = measure(options, Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        table, values = measure(options, options.files or Path(temporary))
     print(table)
     if options.json:
         with atomic_writer(options.json) as file:

@@ -28,16 +28,32 @@ def set_threads(number: int) -> None:
 
 
 class KerasRunner:
-    """`predict_on_batch` of the fused or folded network: float[B, S, S, 3] -> float[B, h, w, C]."""
+    """`predict_on_batch` of the fused or folded network: float[B, S, S, 3] -> float[B, h, w, C].
 
-    def __init__(self, folder: Path, form: str = "folded", dtype: str = "float32") -> None:
+    Args:
+        folder: of the comparison.
+        form: "folded" or "fused".
+        dtype: of weights and arithmetic.
+        library_convolution: on JAX, XLA's depthwise convolution instead of the shifted sums.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        form: str = "folded",
+        dtype: str = "float32",
+        library_convolution: bool = False,
+    ) -> None:
         import keras
 
         from dl_techniques import FastVLM
+        from dl_techniques.layers import convolution
         from dl_techniques.models.torch_recording import CALLS_OF_PREDICT
 
         job = Job.read(folder)
         set_threads(job.threads)
+        if library_convolution:
+            convolution.prefers_shifts = lambda: False
         self.network = FastVLM.from_preset(folder / form, dtype=dtype)
         self.images = job.pictures()
         if keras.config.backend() == "torch":  # what a process gets that predicts often

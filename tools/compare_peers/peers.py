@@ -94,6 +94,11 @@ def _keras_peers() -> Iterator[Peer]:
             f"ours_{backend}_bfloat16", f"ours, folded, {name}", "keras_peers:KerasRunner",
             (backend,), "bfloat16", backend, {"form": "folded", "dtype": "bfloat16"},
         )  # fmt: skip
+    yield Peer(
+        "ours_jax_library", "ours, folded, JAX, XLA's grouped convolution",
+        "keras_peers:KerasRunner", ("jax",), backend="jax",
+        arguments={"library_convolution": True},
+    )  # fmt: skip
 
 
 def _engine_peers() -> Iterator[Peer]:

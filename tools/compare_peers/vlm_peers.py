@@ -16,7 +16,10 @@ class OurRunner:
     """`generate` of one token, then of some more; and another question about the same picture."""
 
     def __init__(self, folder: Path, dtype: str = "float32", quantize: str | None = None) -> None:
+        import keras
+
         from dl_techniques import FastVLMCausalLM
+        from dl_techniques.models.vlm.fast_vlm.compile import CALLS_BEFORE_RECORDING
 
         job = Job.read(folder)
         set_threads(job.threads)
@@ -26,6 +29,9 @@ class OurRunner:
             self.model.quantize(quantize)
         self.job, self.new_tokens = job, job.new_tokens
         self.inputs = self._inputs(job)
+        if keras.config.backend() == "torch":  # what a process gets that answers often
+            for _ in range(1 + CALLS_BEFORE_RECORDING // job.new_tokens):
+                self._generate(1 + job.new_tokens)
 
     def _inputs(self, job: Job) -> dict[str, np.ndarray]:
         row = np.array([job.prompt(self.model.backbone.num_image_tokens)], "int32")
