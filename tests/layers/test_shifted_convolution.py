@@ -139,3 +139,18 @@ def test_gradients_keep_half_precision() -> None:
     exact = plain_gradients(x, kernel, np.ones_like(upstream_of(CASES[1])), stride)
     for mine, plain in zip(gradients, exact, strict=True):
         assert relative_difference(mine, plain) < 0.02
+
+
+@JAX_ONLY
+def test_the_map_stands_behind_a_barrier() -> None:
+    """Else XLA computes the map anew at every tap; only the time of many blocks shows it."""
+    import jax
+
+    def lowered(function: Any) -> str:
+        x, kernel, _ = problem(CASES[0])
+        text: str = jax.jit(function).lower(x, kernel).as_text()
+        return text
+
+    assert "optimization_barrier" in lowered(shifted.shifted_depthwise_conv)
+    gradient = jax.grad(lambda x, k: (shifted.shifted_depthwise_conv(x, k) ** 2).sum())
+    assert "optimization_barrier" in lowered(gradient)
