@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
 
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import DepthwiseConv
@@ -87,6 +88,15 @@ class ConvFFN(SwitchableLayer):
             x = self.folded_conv(inputs)
         else:
             x = self.conv(inputs, training=training)
+        if keras.config.backend() != "tensorflow":
+            return self._mix_channels(x, training)
+        # TensorFlow's oneDNN computes matrix product, bias and GELU in one go, of matrices alone.
+        shape = ops.shape(x)
+        places = self._mix_channels(ops.reshape(x, (-1, shape[-1])), training)
+        return ops.reshape(places, shape)
+
+    def _mix_channels(self, x: Any, training: bool | None) -> Any:
+        """float[..., C] -> float[..., C]: the two dense layers."""
         return self.fc2(self.dropout(gelu(self.fc1(x)), training=training))
 
     def fused_arrays(self) -> tuple[Array, ...]:
