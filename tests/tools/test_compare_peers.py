@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,37 @@ def test_the_same_network_on_both_sides(network: str, tmp_path: Path) -> None:
     assert [r.reason for r in results] == [None] * 5
     assert all(0 < r.difference < 1e-4 for r in results[1:])
     assert all(r.ratio["forward"] > 0 for r in results)
+
+
+def test_a_folder_is_prepared_once_and_for_one_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[Path] = []
+    monkeypatch.setattr(command, "prepare", prepared.append)
+    folder = tmp_path / "files"
+    command.prepare_once(folder, JOB)
+    command.prepare_once(folder, JOB)
+    assert prepared == [folder] and Job.read(folder) == JOB
+    with pytest.raises(SystemExit, match="prepared for"):
+        command.prepare_once(folder, replace(JOB, image_size=64))
+
+
+def test_files_are_written_before_peers_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(folder: Path, file: str) -> Path:
+        raise subprocess.CalledProcessError(1, file)
+
+    written: list[str] = []
+    monkeypatch.setattr(command, "needed", lambda folder, file: written.append(file))
+    engine = replace(peer("engine"), arguments={"file": "ours.onnx"})
+    command.write_file_of(engine, tmp_path)
+    command.write_file_of(peer("no engine"), tmp_path)
+    command.write_file_of(replace(engine, modules=("is_not_installed",)), tmp_path)
+    assert written == ["ours.onnx"]
+    monkeypatch.setattr(command, "needed", failing)
+    command.write_file_of(engine, tmp_path)
+    assert "ours.onnx could not be written" in capsys.readouterr().err
 
 
 @pytest.mark.full

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.compare_peers.job import Job
+from tools.compare_peers.peers import LIMITS
 
 OURS = {
     "ours.onnx": ("onnx", "float32"),
@@ -60,6 +61,7 @@ def write_ours(folder: Path, file: str, job: Job) -> None:
         part="encoder",
         image_size=job.image_size,
         precision=precision,
+        gate=None if precision == "float32" else LIMITS[precision],  # of random weights
         dynamic_batch=job.batch_size > 1,
     )
 

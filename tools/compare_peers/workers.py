@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -16,6 +17,13 @@ from tools.compare_peers.job import Job
 from tools.compare_peers.peers import Peer
 
 SAID = 300  # characters of an error that are kept
+KEEP_FREED = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+"""glibc's malloc keeps what is freed. Otherwise the maps of every layer are fresh pages, and their
+price is the machine's: a virtual one made the same peer up to ten times slower by it."""
 
 
 class PeerError(Exception):
@@ -68,7 +76,10 @@ class Worker:
             PeerError: the peer failed.
         """
         assert self.process.stdin is not None
-        self.process.stdin.write(request + "\n")
+        try:
+            self.process.stdin.write(request + "\n")
+        except BrokenPipeError as error:
+            raise PeerError("its process has ended") from error
         return self._reply()
 
     def times(self) -> dict[str, float]:
@@ -88,7 +99,8 @@ class Worker:
         """Ends the process; its peak memory in 10^6 bytes, of Linux."""
         peak = peak_megabytes(self.process.pid)
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of a process that has ended
+            self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait()
         return peak
@@ -107,7 +119,7 @@ def peak_megabytes(pid: int) -> float:
 
 def environment(peer: Peer, job: Job, given: Mapping[str, str]) -> dict[str, str]:
     """The variables of a peer's process."""
-    values = {**given, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
+    values = {**given, **KEEP_FREED, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
     if job.threads:
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "MKL_NUM_THREADS"):
             values[name] = str(job.threads)
