@@ -18,6 +18,7 @@ from dl_techniques.errors import MissingExtraError
 from dl_techniques.version import __version__
 
 if TYPE_CHECKING:
+    from dl_techniques.allocator import keep_freed_memory as keep_freed_memory
     from dl_techniques.models.vision.fast_vlm.model import FastVLM as FastVLM
     from dl_techniques.models.vision.mobile_one.model import MobileOne as MobileOne
     from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone as FastVLMBackbone
@@ -41,6 +42,7 @@ _EXPORTS = {
     "FastVLMTokenizer": _VLM,
     "Chat": f"{_VLM}.chat",
     "keep_compiled_programs": "dl_techniques.program_cache",
+    "keep_freed_memory": "dl_techniques.allocator",
 }
 _EXTRA_OF_MODULE = {"keras_hub": "vlm", "tokenizers": "vlm"}
 

@@ -36,10 +36,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--target-mb", type=megabytes, metavar="MB", help="the mildest steps that reach this size"
     )
     parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="train/CLASS/* and test/CLASS/*, or CLASS/*"
-    )
+        "--data", type=Path, metavar="FOLDER",
+        help="train/CLASS/* and test/CLASS/*, or CLASS/*; question sets for a language model",
+    )  # fmt: skip
     parser.add_argument("--output", required=True, type=Path, metavar="PATH")
-    parser.add_argument("--limit", type=positive_int, metavar="N", help="pictures of each class")
+    parser.add_argument(
+        "--limit", type=positive_int, metavar="N", help="pictures a class, or questions a set"
+    )
     parser.add_argument("--force", action="store_true", help="replace PATH if it exists")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
@@ -109,7 +112,7 @@ def as_text(report: OptimizeReport) -> str:
     share = report.after.bytes / report.before.bytes
     lines.append(f"wrote    {report.output}, {share:.2f} of the float32 size")
     if report.pictures:
-        lines.append(f"measured on {report.pictures} held-out pictures, LiteRT, one thread")
+        lines.append(f"measured on {report.pictures} held-out examples, LiteRT, one thread")
     return "\n".join([*lines, *(f"note     {note}" for note in report.notes)])
 
 

@@ -24,8 +24,9 @@ class Measured:
     Attributes:
         bytes: of the file, or of all files of a folder.
         parameters: of the Keras model.
-        milliseconds: median time of one picture with one thread; None for vision-language models.
-        accuracy: on the held-out pictures; None without data.
+        milliseconds: median time with one thread of one picture, or of the first token of an
+            answer about one picture; None for a vision-language model without questions.
+        accuracy: on the held-out pictures, or exact match on all questions; None without data.
     """
 
     bytes: int

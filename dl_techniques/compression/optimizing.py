@@ -33,7 +33,8 @@ class OptimizeReport:
         source: what was optimized.
         output: the file that was written.
         recipe: the steps as they were done.
-        pictures: number of held-out pictures that accuracy was measured on; 0 without data.
+        pictures: number of held-out pictures, or questions about pictures, that accuracy was
+            measured on; 0 without data.
         before: the model as it is, in float32.
         after: the file.
         steps: of training, each with its accuracy in Keras.
@@ -77,9 +78,11 @@ def optimize(
         output: the `.tflite` file to write; for a vision-language model a folder, or with the
             format "litertlm" a file. What training made is kept beside it, as NAME.keras.
         recipe: what to do.
-        data: folder of class folders, see `read_labelled`. The sorted folders are the classes 0, 1,
-            ... of the network. Needed by steps that train, and by static int8.
-        limit: pictures of each class and split.
+        data: for a classifier a folder of class folders, see `read_labelled`; the sorted folders
+            are the classes 0, 1, ... of the network. Needed by steps that train, and by static
+            int8. For a vision-language model a folder of question sets, see
+            `dl_techniques.evaluation`.
+        limit: pictures of each class and split, or questions of each set.
         overwrite: replace what stands at `output`.
         say: called with a line before each step.
 
@@ -102,7 +105,10 @@ def optimize(
     if class_of(model) == VLM:
         from dl_techniques.compression.optimizing_vlm import optimize_vlm
 
-        return optimize_vlm(model, name, Path(output), recipe, overwrite=overwrite, say=say)
+        sets = None if data is None else Path(data)
+        return optimize_vlm(
+            model, name, Path(output), recipe, sets, limit, overwrite=overwrite, say=say
+        )
     return _optimize_classifier(model, name, Path(output), recipe, data, limit, overwrite, say)
 
 

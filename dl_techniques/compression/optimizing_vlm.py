@@ -1,4 +1,4 @@
-"""`optimize` for a vision-language model: its parts are quantized and written; nothing trains."""
+"""`optimize` for a vision-language model: its parts quantized and written, then asked."""
 
 from __future__ import annotations
 
@@ -9,25 +9,43 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.compression.classifier_files import Measured
+from dl_techniques.compression.measure_vlm import (
+    asking,
+    first_token_milliseconds,
+    read_sets,
+    right_answers,
+)
 from dl_techniques.compression.optimizing import OptimizeReport
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.errors import CompressionError
+from dl_techniques.evaluation import QuestionSet
 from dl_techniques.export.report import Check, ExportReport
 
 UNMEASURED = (
-    "accuracy is not measured here: the checks compare greedy tokens with Keras; measure the model "
-    "on questions with fastvlm evaluate"
+    "no questions were given, so speed and accuracy are not measured: name a folder of question "
+    "sets with --data, as for fastvlm evaluate"
 )
 
 
 def optimize_vlm(
-    model: Any, name: str, output: Path, recipe: Recipe, *, overwrite: bool,
-    say: Callable[[str], None],
+    model: Any, name: str, output: Path, recipe: Recipe, data: Path | None, limit: int | None, *,
+    overwrite: bool, say: Callable[[str], None],
 ) -> OptimizeReport:  # fmt: skip
-    """Writes a FastVLMCausalLM in the recipe's precision and compares sizes with float32.
+    """Writes a FastVLMCausalLM in the recipe's precision and measures it beside float32.
+
+    Args:
+        model: the FastVLMCausalLM.
+        name: in the report.
+        output: a folder for the format "litert", a file for "litertlm".
+        recipe: precision, format.
+        data: folder of question sets, see `dl_techniques.evaluation`.
+        limit: questions of each set.
+        overwrite: replace what stands at `output`.
+        say: called with a line before each step.
 
     Raises:
         CompressionError: the recipe trains, which vision-language models do not support here.
+        DLTechniquesError: no set of questions in `data`, or a damaged one.
         ExportError: the format cannot have the precision, or the files compute something else.
     """
     if recipe.trains:
@@ -35,21 +53,45 @@ def optimize_vlm(
             "prune, distil and quantization_aware take classifiers; of a vision-language model "
             "leave them out (its encoder can be optimized by itself, and its parts quantized)"
         )
-    say("writing and checking the model as it is")
-    before = _float_size(model, recipe)
-    say(f"writing and checking {output}")
-    report = export(model, output, recipe, recipe.precision, overwrite=overwrite)
+    sets = read_sets(data, limit)
     parameters = int(model.backbone.count_params())
+    say("writing, checking and measuring the model as it is")
+    with tempfile.TemporaryDirectory() as folder:
+        target = temporary_target(folder, recipe)
+        size = size_of(export(model, target, recipe, "float32"))
+        before, right_before = measure(target, size, parameters, sets)
+    say(f"writing, checking and measuring {output}")
+    report = export(model, output, recipe, recipe.precision, overwrite=overwrite)
+    after, right_after = measure(output, size_of(report), parameters, sets)
+    counts = {questions.name: len(questions.records) for questions in sets}
+    by_set = tuple(
+        f"{name}: {100 * right_before[name] / n:.1f} % right before, "
+        f"{100 * right_after[name] / n:.1f} % after, of {n} questions"
+        for name, n in counts.items()
+    )
     return OptimizeReport(
         name,
         str(output),
         asdict(recipe),
-        0,
-        Measured(before, parameters, None, None),
-        Measured(size_of(report), parameters, None, None),
+        sum(counts.values()),
+        before,
+        after,
         (),
-        (*map(said, report.checks), *report.notes, UNMEASURED),
+        (*map(said, report.checks), *report.notes, *(by_set or (UNMEASURED,))),
     )
+
+
+def measure(
+    path: Path, size: int, parameters: int, sets: list[QuestionSet]
+) -> tuple[Measured, dict[str, int]]:
+    """An exported model's figures, and its right answers in each set; no sets, no time."""
+    if not sets:
+        return Measured(size, parameters, None, None), {}
+    with asking(path) as ask:
+        right = right_answers(ask, sets)
+        records = [record for questions in sets for record in questions.records]
+        milliseconds = first_token_milliseconds(ask, records)
+    return Measured(size, parameters, milliseconds, sum(right.values()) / len(records)), right
 
 
 def export(
@@ -75,11 +117,6 @@ def export(
 def temporary_target(folder: str, recipe: Recipe) -> Path:
     """A place to write to: a folder for "litert", a file for "litertlm"."""
     return Path(folder) / ("model.litertlm" if recipe.export.format == "litertlm" else "model")
-
-
-def _float_size(model: Any, recipe: Recipe) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        return size_of(export(model, temporary_target(folder, recipe), recipe, "float32"))
 
 
 def size_of(report: ExportReport) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from dl_techniques.compression import Recipe, optimize
 from dl_techniques.compression.classifier_files import side_of
 from dl_techniques.compression.labelled import read_labelled
-from dl_techniques.errors import CompressionError, ExportError
+from dl_techniques.errors import CompressionError, DLTechniquesError, ExportError
 from tests.compression.class_folders import COLOURS, write_classes
 from tests.export.litert_files import NEEDS_TENSORFLOW
 from tests.helpers import numbers
@@ -132,3 +133,45 @@ def test_the_parts_of_a_vision_language_model_become_small(tmp_path: Path) -> No
     assert report.after.bytes == files < report.before.bytes
     assert (report.after.accuracy, report.after.milliseconds) == (None, None)
     assert any("greedy tokens" in note for note in report.notes)
+    assert any("name a folder of question sets" in note for note in report.notes)
+
+
+@on_tensorflow
+@pytest.mark.full
+def test_a_vision_language_model_is_asked_before_and_after(tmp_path: Path) -> None:
+    """The right answers of one set are the model's own, those of the other are not."""
+    from tests.export.litert_vlm.small_export import make_model
+
+    model = make_model()
+    model.max_new_tokens = 4
+    write_questions(tmp_path / "sets", model)
+    float32 = Recipe.from_dict({})
+    report = optimize(model, tmp_path / "vlm", float32, tmp_path / "sets")
+    assert report.pictures == 6
+    assert (report.before.accuracy, report.after.accuracy) == (0.5, 0.5)
+    assert report.before.milliseconds and report.after.milliseconds
+    assert "right: 100.0 % right before, 100.0 % after, of 3 questions" in report.notes
+    assert "wrong: 0.0 % right before, 0.0 % after, of 3 questions" in report.notes
+    with pytest.raises(DLTechniquesError, match="records.jsonl"):
+        optimize(model, tmp_path / "again", float32, tmp_path / "vlm")
+
+
+def write_questions(folder: Path, model: Any) -> None:
+    """A set whose answers are what the model says in Keras, and a set that has other answers."""
+    rng = np.random.default_rng(3)
+    right, wrong = [], []
+    (folder / "right").mkdir(parents=True)
+    (folder / "wrong").mkdir()
+    for number in range(3):
+        name = f"{number}.png"
+        picture = rng.integers(0, 256, (40, 40, 3), "uint8")
+        for into in ("right", "wrong"):
+            Image.fromarray(picture).save(folder / into / name)
+        prompt = {"prompts": "what is this?", "images": picture}
+        record = {"image": name, "question": "what is this?"}
+        answer = model.generate(prompt)
+        right.append({**record, "answer": answer})
+        wrong.append({**record, "answer": f"not {answer}"})
+    for into, records in (("right", right), ("wrong", wrong)):
+        lines = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / into / "records.jsonl").write_text(lines, encoding="utf-8")

@@ -90,12 +90,13 @@ class EngineChat:
         if self._system:
             self.messages.append({"role": "system", "content": self._checked(self._system)})
 
-    def ask(self, question: str, images: Any = None) -> str:
+    def ask(self, question: str, images: Any = None, max_new_tokens: int | None = None) -> str:
         """The greedy answer to the next question.
 
         Args:
             question: text. Pictures go in front of it, unless it has `<image>` marks.
             images: new pictures, one or a list, of any kind and size; earlier ones are remembered.
+            max_new_tokens: longest answer; None for the chat's own.
 
         Raises:
             PromptError: an empty question, a wrong number of marks, a text that spells a control
@@ -111,7 +112,7 @@ class EngineChat:
                     f"the conversation leaves no room for an answer in the context of "
                     f"{self.context_length} tokens; start a new one"
                 )
-            limit = min(left, self._max_new_tokens or left)
+            limit = min(left, max_new_tokens or self._max_new_tokens or left)
             try:
                 reply = conversation.send_message(message, max_output_tokens=limit)
             except RuntimeError as error:

@@ -1,0 +1,45 @@
+"""Memory that is kept is not asked for again: the system counts the pages that it had to find."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+import dl_techniques
+from dl_techniques import allocator
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from dl_techniques.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def fill():
+    np.full(10_000_000, 1.5, "float32").sum()
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a function of glibc")
+
+
+def pages_found(mode: str) -> int:
+    command = [sys.executable, "-c", FAULTS, mode]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(said.split()[-1])
+
+
+@GLIBC
+def test_freed_memory_is_used_again() -> None:
+    assert pages_found("keep") < 100 < 1000 < pages_found("as it is")
+
+
+def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", None)
+    assert dl_techniques.keep_freed_memory() is False
