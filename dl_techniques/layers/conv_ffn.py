@@ -88,7 +88,8 @@ class ConvFFN(SwitchableLayer):
             x = self.folded_conv(inputs)
         else:
             x = self.conv(inputs, training=training)
-        if keras.config.backend() != "tensorflow":
+        plain = type(self.fc1) is keras.layers.Dense  # others may follow their inputs' identity
+        if keras.config.backend() != "tensorflow" or not plain:
             return self._mix_channels(x, training)
         # TensorFlow's oneDNN computes matrix product, bias and GELU in one go, of matrices alone.
         shape = ops.shape(x)
