@@ -218,14 +218,14 @@ def test_files_are_written_before_peers_are_loaded(
 
 
 @pytest.mark.full
-def test_processes_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_processes_in_turns(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--network", "nano", "--image-size", "32", "--repeats", "1", "--pause", "0"]
     arguments += ["--peers", f"ours_{keras.config.backend()}", "--json", str(tmp_path / "a.json")]
     assert command.main(arguments) == 0
     peers = json.loads((tmp_path / "a.json").read_text())["peers"]
     assert [p["reason"] for p in peers] == [None, None]
     assert peers[1]["difference"] < 1e-4 and peers[1]["megabytes"] > 50
-    assert "torch_eager" in capsys.readouterr().out
+    assert "torch_eager" in capfd.readouterr().out
 
 
 @pytest.mark.full

@@ -86,7 +86,7 @@ def image_tokens(job: Job) -> int:
 
 
 class TransformersRunner:
-    """`generate` of one token (time to first token), then of some more (decoding)."""
+    """`generate`, with a look at the clock after every token."""
 
     def __init__(self, folder: Path, dtype: str = "float32") -> None:
         job = Job.read(folder)
@@ -105,18 +105,30 @@ class TransformersRunner:
             "pixel_values": pixels.to(getattr(torch, dtype)),
         }
 
-    def _generate(self, tokens: int) -> float:
+    def _moments(self) -> list[float]:
+        """Seconds from the start to each token of an answer, greedy."""
+        moments: list[float] = []
+
+        def note(ids: Any, scores: Any, **_: Any) -> torch.Tensor:
+            """Called after every token; nothing ever stops the answer."""
+            moments.append(time.perf_counter() - start)
+            return torch.zeros(len(ids), dtype=torch.bool)
+
+        criteria = transformers.StoppingCriteriaList([note])
         start = time.perf_counter()
         with torch.inference_mode():
-            self.model.generate(**self.inputs, max_new_tokens=tokens, do_sample=False)
-        return time.perf_counter() - start
+            self.model.generate(
+                **self.inputs, max_new_tokens=1 + self.new_tokens, do_sample=False,
+                stopping_criteria=criteria,
+            )  # fmt: skip
+        return moments
 
     def times(self) -> dict[str, float]:
         """Seconds to the first token, and of each further one."""
-        first = self._generate(1)
+        moments = self._moments()
         return {
-            "first_token": first,
-            "token": (self._generate(1 + self.new_tokens) - first) / self.new_tokens,
+            "first_token": moments[0],
+            "token": (moments[-1] - moments[0]) / self.new_tokens,
         }
 
     def output(self) -> np.ndarray:

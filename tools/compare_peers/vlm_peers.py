@@ -13,7 +13,7 @@ from tools.compare_peers.keras_peers import set_threads
 
 
 class OurRunner:
-    """`generate` of one token, then of some more; and another question about the same picture."""
+    """An answer token by token; and another question about the same picture."""
 
     def __init__(self, folder: Path, dtype: str = "float32", quantize: str | None = None) -> None:
         import keras
@@ -31,7 +31,7 @@ class OurRunner:
         self.inputs = self._inputs(job)
         if keras.config.backend() == "torch":  # what a process gets that answers often
             for _ in range(1 + CALLS_BEFORE_RECORDING // job.new_tokens):
-                self._generate(1 + job.new_tokens)
+                self._moments()
 
     def _inputs(self, job: Job) -> dict[str, np.ndarray]:
         row = np.array([job.prompt(self.model.backbone.num_image_tokens)], "int32")
@@ -43,19 +43,26 @@ class OurRunner:
             "vision_indices": np.flatnonzero(row[0] == IMAGE_ID).astype("int32")[None],
         }
 
-    def _generate(self, tokens: int) -> float:
+    def _moments(self) -> list[float]:
+        """Seconds from the start to each token of an answer, greedy, phase by phase."""
+        from keras import ops
+
         start = time.perf_counter()
-        self.model.generate(
-            self.inputs, max_new_tokens=tokens, stop_token_ids=None, sampler="greedy"
-        )
-        return time.perf_counter() - start
+        logits, state = self._first_logits()
+        moments: list[float] = []
+        while True:
+            token = ops.convert_to_numpy(ops.argmax(logits, axis=-1))
+            moments.append(time.perf_counter() - start)
+            if len(moments) > self.new_tokens:
+                return moments
+            logits, state = self.model.decode_step(token, state)
 
     def times(self) -> dict[str, float]:
         """Seconds to the first token, of each further one, and to that of a second question."""
-        first = self._generate(1)
+        moments = self._moments()
         return {
-            "first_token": first,
-            "token": (self._generate(1 + self.new_tokens) - first) / self.new_tokens,
+            "first_token": moments[0],
+            "token": (moments[-1] - moments[0]) / self.new_tokens,
             "second_question": self._second_question(),
         }
 
