@@ -24,11 +24,14 @@ HEADER = ("variant", "input", "features", "stride", "parameters (M)", "fused (M)
 
 
 def leaf_macs(layer: keras.layers.Layer, output_shape: Sequence[int]) -> int:
-    """Multiply-adds of one convolution or dense layer for one sample."""
+    """Multiply-adds of one convolution or dense layer; the output is that of a single sample.
+
+    Places may lie on the first axis: layers on TensorFlow flatten maps to matrices.
+    """
     kernel = getattr(layer, "kernel", None)
     if kernel is None:
         return 0
-    return math.prod(kernel.shape) * math.prod(output_shape[1:-1])
+    return math.prod(kernel.shape) * math.prod(output_shape[:-1])
 
 
 def attention_macs(layer: keras.layers.Layer, input_shape: Sequence[int]) -> int:
