@@ -22,7 +22,7 @@ def fill():
     np.full(10_000_000, 1.5, "float32").sum()
 fill()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(20):
     fill()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -31,7 +31,7 @@ GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a function
 
 def pages_found(mode: str) -> int:
     command = [sys.executable, "-c", FAULTS, mode]
-    # NumPy asks for huge pages, of which few are enough.
+    # NumPy asks for huge pages, of which few are enough; a system may use them all the same.
     variables = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=variables).stdout
     return int(said.split()[-1])
@@ -39,7 +39,7 @@ def pages_found(mode: str) -> int:
 
 @GLIBC
 def test_freed_memory_is_used_again() -> None:
-    assert pages_found("keep") < 100 < 1000 < pages_found("as it is")
+    assert pages_found("keep") < 100 < 300 < pages_found("as it is")
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
