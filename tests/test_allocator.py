@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +44,7 @@ def test_freed_memory_is_used_again() -> None:
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", None)
-    assert dl_techniques.keep_freed_memory() is False
+    keep = dl_techniques.keep_freed_memory
+    monkeypatch.setattr(allocator, "platform", SimpleNamespace(libc_ver=lambda: ("", "")))
+    monkeypatch.setattr(allocator, "ctypes", None)
+    assert keep() is False
