@@ -20,7 +20,7 @@ import numpy as np
 
 from dl_techniques.cli.evaluate import make_answerer
 from dl_techniques.data.images import load_image
-from dl_techniques.evaluation import QuestionSet, find_sets, load_set
+from dl_techniques.evaluation import QuestionSet, load_sets
 from dl_techniques.evaluation.metrics import exact_match
 from dl_techniques.evaluation.report import machine
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None, **shape: Any) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="runs of a time")
     parser.add_argument("--dtype", default="float32", help="of the timed model")
     options = parser.parse_args(argv)
-    sets = [pick(load_set(folder, None), options.limit) for folder in find_sets(options.data)]
+    sets = [pick(questions, options.limit) for questions in load_sets(options.data)]
     demo = FastVLMCausalLM.from_preset("demo")
     demo.compile(sampler="greedy")
     rows = int(demo.backbone.num_image_tokens or 0)

@@ -61,12 +61,12 @@ def measure(model: Any, sets: list[QuestionSet], options: argparse.Namespace) ->
 
 def run(options: argparse.Namespace) -> int:
     """Evaluates a preset and prints the figures."""
-    from dl_techniques.evaluation import find_sets, load_set
+    from dl_techniques.evaluation import load_sets
     from dl_techniques.evaluation.report import as_report, to_json, to_table
 
     if options.output is not None:
         check_writable(options.output)
-    sets = [load_set(folder, options.limit) for folder in find_sets(options.data)]
+    sets = load_sets(options.data, options.limit)
     start = time.perf_counter()
     model = session.load_model(options.preset)
     model.compile(sampler="greedy")

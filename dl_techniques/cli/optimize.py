@@ -26,7 +26,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description=(
             "Prunes, distils, trains with rounding, quantizes and exports to LiteRT, as a recipe "
             "says or until a size is reached; prints size, latency and accuracy before and after. "
-            "Of vision-language models the parts are quantized and exported."
+            "Of vision-language models the parts are quantized and exported, and asked questions."
         ),
     )
     parser.add_argument("source", metavar="PRESET", help="a shipped preset, a folder or a file")

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dl_techniques.compression.measure import median_milliseconds
-from dl_techniques.evaluation import QuestionRecord, QuestionSet, find_sets, load_set
+from dl_techniques.evaluation import QuestionRecord, QuestionSet
 from dl_techniques.evaluation.metrics import exact_match
 
 Ask = Callable[[Path, str, int | None], str]
 TIMED = 20
-
-
-def read_sets(data: Path | None, limit: int | None) -> list[QuestionSet]:
-    """The sets of questions below a folder, see `load_set`; none without data.
-
-    Raises:
-        DLTechniquesError: the folder holds no set, or a damaged one.
-    """
-    return [] if data is None else [load_set(folder, limit) for folder in find_sets(data)]
 
 
 @contextmanager
@@ -61,7 +52,7 @@ def right_answers(ask: Ask, sets: Sequence[QuestionSet]) -> dict[str, int]:
 
 def first_token_milliseconds(ask: Ask, records: Sequence[QuestionRecord]) -> float:
     """Median time from a picture's file and a question to the first token of the answer."""
-    turns: Iterator[Any] = iter(records[i % len(records)] for i in range(10 * TIMED))
+    turns = itertools.cycle(records)
 
     def call() -> None:
         record = next(turns)

@@ -12,13 +12,12 @@ from dl_techniques.compression.classifier_files import Measured
 from dl_techniques.compression.measure_vlm import (
     asking,
     first_token_milliseconds,
-    read_sets,
     right_answers,
 )
 from dl_techniques.compression.optimizing import OptimizeReport
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.errors import CompressionError
-from dl_techniques.evaluation import QuestionSet
+from dl_techniques.evaluation import QuestionSet, load_sets
 from dl_techniques.export.report import Check, ExportReport
 
 UNMEASURED = (
@@ -53,7 +52,7 @@ def optimize_vlm(
             "prune, distil and quantization_aware take classifiers; of a vision-language model "
             "leave them out (its encoder can be optimized by itself, and its parts quantized)"
         )
-    sets = read_sets(data, limit)
+    sets = [] if data is None else load_sets(data, limit)
     parameters = int(model.backbone.count_params())
     say("writing, checking and measuring the model as it is")
     with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +64,9 @@ def optimize_vlm(
     after, right_after = measure(output, size_of(report), parameters, sets)
     counts = {questions.name: len(questions.records) for questions in sets}
     by_set = tuple(
-        f"{name}: {100 * right_before[name] / n:.1f} % right before, "
-        f"{100 * right_after[name] / n:.1f} % after, of {n} questions"
-        for name, n in counts.items()
+        f"{asked}: {100 * right_before[asked] / n:.1f} % right before, "
+        f"{100 * right_after[asked] / n:.1f} % after, of {n} questions"
+        for asked, n in counts.items()
     )
     return OptimizeReport(
         name,

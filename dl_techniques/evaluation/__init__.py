@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dl_techniques.evaluation.metrics import exact_match, normalise, wilson_interval
-from dl_techniques.evaluation.records import QuestionRecord, QuestionSet, find_sets, load_set
+from dl_techniques.evaluation.records import (
+    QuestionRecord,
+    QuestionSet,
+    find_sets,
+    load_set,
+    load_sets,
+)
 from dl_techniques.evaluation.runner import SetResult, evaluate_set
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "exact_match",
     "find_sets",
     "load_set",
+    "load_sets",
     "normalise",
     "wilson_interval",
 ]

@@ -47,6 +47,15 @@ class QuestionSet:
     records: tuple[QuestionRecord, ...]
 
 
+def load_sets(folder: Path, limit: int | None = None) -> list[QuestionSet]:
+    """All sets that `find_sets` finds, the first `limit` questions of each.
+
+    Raises:
+        DLTechniquesError: there is none, or one is damaged.
+    """
+    return [load_set(found, limit) for found in find_sets(folder)]
+
+
 def find_sets(folder: Path) -> list[Path]:
     """The folders with a `records.jsonl`: `folder` itself, or those directly inside it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -44,18 +45,17 @@ class OurRunner:
         }
 
     def _moments(self) -> list[float]:
-        """Seconds from the start to each token of an answer, greedy, phase by phase."""
+        """Seconds from the start to each token of an answer, greedy, by the loop of `generate`."""
         from keras import ops
+
+        from dl_techniques.models.vlm.fast_vlm.streaming import TokenLoop
 
         start = time.perf_counter()
         logits, state = self._first_logits()
-        moments: list[float] = []
-        while True:
-            token = ops.convert_to_numpy(ops.argmax(logits, axis=-1))
-            moments.append(time.perf_counter() - start)
-            if len(moments) > self.new_tokens:
-                return moments
-            logits, state = self.model.decode_step(token, state)
+        limits = np.array([1 + self.new_tokens])
+        choose = functools.partial(ops.argmax, axis=-1)
+        loop = TokenLoop(self.model.phases, logits, state, choose, (), limits)
+        return [time.perf_counter() - start for _ in loop]
 
     def times(self) -> dict[str, float]:
         """Seconds to the first token, of each further one, and to that of a second question."""

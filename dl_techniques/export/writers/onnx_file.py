@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dl_techniques.errors import ExportError
+from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
 
 OPSET = 18
@@ -38,8 +39,8 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
 def convert(network: Any) -> Any:
     """The `ModelProto` of a network.
 
-    TensorFlow's freezing and tf2onnx copy a graph with all its constants many times over: 14 GB for
-    the 0.5 GB of FastViTHD. So the large weights pass through as inputs, and enter the finished
+    TensorFlow's freezing and tf2onnx copy a graph with all its constants many times over, more than
+    twenty times their size. So the large weights pass through as inputs, and enter the finished
     graph.
     """
     from onnx.numpy_helper import from_array
@@ -53,7 +54,7 @@ def convert(network: Any) -> Any:
         patch_tf2onnx()
         import tf2onnx
 
-        function = as_function_of_weights(network, weights)
+        function = saved_model.as_function(network, weights)
         model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
     images = [given for given in model.graph.input if given.name not in weights]
     del model.graph.input[:]
@@ -69,23 +70,6 @@ def convert(network: Any) -> Any:
 def is_large(variable: Any) -> bool:
     """Whether a variable is a float32 weight that is better kept out of the converters."""
     return bool(variable.dtype == "float32" and np.prod(variable.shape) > FEW)
-
-
-def as_function_of_weights(network: Any, weights: Mapping[str, Any]) -> Any:
-    """A `tf.function` of the picture and of the weights by name."""
-    import keras
-    import tensorflow as tf
-
-    (image,) = network.inputs
-    specs = [tf.TensorSpec(image.shape, tf.float32, name=image.name)]
-    specs += [tf.TensorSpec(v.shape, tf.float32, name=name) for name, v in weights.items()]
-
-    @tf.function(input_signature=specs)
-    def run(image: Any, *values: Any) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(weights.values(), values, strict=True))):
-            return network(image, training=False)
-
-    return run
 
 
 def fold_weights(graph: Any, names: set[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,25 @@ from dl_techniques.export.writers.job import Job, Runner
 SIGNATURE = "serving_default"
 
 
-def as_function(network: Any) -> Any:
-    """A `tf.function` of a network whose inputs and outputs keep their names."""
+def as_function(network: Any, weights: Mapping[str, Any] | None = None) -> Any:
+    """A `tf.function` of a network whose inputs and outputs keep their names.
+
+    Args:
+        network: the network.
+        weights: float32 variables of it that become inputs behind the picture, by name.
+    """
+    import keras
     import tensorflow as tf
 
-    (image,) = network.inputs
-    spec = tf.TensorSpec(image.shape, tf.float32, name=image.name)
+    (image,), weights = network.inputs, weights or {}
+    specs = [tf.TensorSpec(image.shape, tf.float32, name=image.name)]
+    specs += [tf.TensorSpec(v.shape, tf.float32, name=name) for name, v in weights.items()]
 
-    @tf.function(input_signature=[spec])
-    def run(image: Any) -> Any:
-        return network(image, training=False)
+    @tf.function(input_signature=specs)
+    def run(image: Any, *values: Any) -> Any:
+        given = list(zip(weights.values(), values, strict=True))
+        with keras.StatelessScope(given) if given else contextlib.nullcontext():
+            return network(image, training=False)
 
     return run
 
