@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
 import sys
+import weakref
 from types import SimpleNamespace
 
 import pytest
 
 import dl_techniques
 from dl_techniques import allocator
+from dl_techniques.allocator import older_objects_kept
 
 FAULTS = """
 import resource, sys
@@ -48,3 +51,33 @@ def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "platform", SimpleNamespace(libc_ver=lambda: ("", "")))
     monkeypatch.setattr(allocator, "ctypes", None)
     assert keep() is False
+
+
+class Ring:
+    """Garbage of the kind that only a collection finds."""
+
+    def __init__(self) -> None:
+        self.other = self
+
+
+def test_older_objects_are_kept_for_a_while() -> None:
+    gc.disable()  # none but those that are asked for
+    try:
+        older = weakref.ref(Ring())
+        with older_objects_kept():
+            newer = weakref.ref(Ring())
+            gc.collect()
+            assert newer() is None and older() is not None
+        assert older() is None and gc.get_freeze_count() == 0
+    finally:
+        gc.enable()
+
+
+def test_somebody_elses_freeze_stays() -> None:
+    gc.freeze()
+    try:
+        with older_objects_kept():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

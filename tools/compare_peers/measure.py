@@ -163,6 +163,10 @@ def _take_turns(
                 _drop(by_name[name], workers, f"failed: {error}")
                 del runs[name]
                 continue
+            say(
+                f"{name}: "
+                + ", ".join(f"{key} {1000 * value:.1f} ms" for key, value in times.items())
+            )
             if turn:
                 runs[name].append(times)
     return runs

@@ -70,11 +70,12 @@ class OurRunner:
         """The picture and the first question are in the cache; new are the words of the next."""
         from keras import ops
 
-        from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, bucket
+        from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, prompt_bucket
 
-        _, state = self._first_logits()
+        logits, state = self._first_logits()
+        ops.convert_to_numpy(logits)  # some backends compute later than they are called
         words = np.array(self.job.words(2))
-        size = bucket(len(words))
+        size = prompt_bucket(len(words))
         ids = np.pad(words, (0, size - len(words))).astype("int32")[None]
         nothing = np.zeros((1, 0), "int32")
         offsets, used = np.zeros(1, "int32"), np.zeros((1, 0), bool)

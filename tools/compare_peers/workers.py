@@ -17,13 +17,6 @@ from tools.compare_peers.job import Job
 from tools.compare_peers.peers import Peer
 
 SAID = 300  # characters of an error that are kept
-KEEP_FREED = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-"""glibc's malloc keeps what is freed. Otherwise the maps of every layer are fresh pages, and their
-price is the machine's: a virtual one made the same peer up to ten times slower by it."""
 
 
 class PeerError(Exception):
@@ -119,7 +112,7 @@ def peak_megabytes(pid: int) -> float:
 
 def environment(peer: Peer, job: Job, given: Mapping[str, str]) -> dict[str, str]:
     """The variables of a peer's process."""
-    values = {**given, **KEEP_FREED, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
+    values = {**given, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
     if job.threads:
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "MKL_NUM_THREADS"):
             values[name] = str(job.threads)

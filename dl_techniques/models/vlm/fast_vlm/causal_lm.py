@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from dl_techniques.allocator import older_objects_kept
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
@@ -224,7 +225,10 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
             able = type(layer).quantize is not keras.layers.Layer.quantize
             return able and id(layer) not in encoder and wanted(layer)
 
-        super().quantize(mode, config=config, filters=chosen, **kw)
+        # Keras collects garbage after each of hundreds of kernels: half a second each, with all
+        # the objects of PyTorch and a model in memory.
+        with older_objects_kept():
+            super().quantize(mode, config=config, filters=chosen, **kw)
 
     def reparameterize(self, fold: bool = False) -> None:
         """Fuses the vision encoder's branches for inference; the answers stay the same.

@@ -18,7 +18,7 @@ from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.chat_template import Message
 from dl_techniques.models.vlm.fast_vlm.phases import DecodeState
-from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, bucket
+from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, bucket, prompt_bucket
 from dl_techniques.models.vlm.fast_vlm.records import image_list
 from dl_techniques.models.vlm.fast_vlm.sampling import (
     RowRandom,
@@ -183,7 +183,7 @@ class Chat:
         """The tokens from `keep` on, and the picture rows that belong to them."""
         tokens = np.asarray(ids, "int32")
         places = np.flatnonzero(tokens == self._preprocessor.tokenizer.image_token_id)
-        size = bucket(len(ids) - keep)
+        size = prompt_bucket(len(ids) - keep)
         padded = np.zeros((1, size), "int32")
         padded[0, : len(ids) - keep] = tokens[keep:]
         per_image = self._preprocessor.num_image_tokens

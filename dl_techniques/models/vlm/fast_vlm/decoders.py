@@ -24,6 +24,8 @@ import keras
 import keras_hub
 from keras import ops
 
+from dl_techniques.layers.int8_projection import project_to_vocabulary
+
 # Registered with Keras by being imported: a saved model may hold one of them.
 from dl_techniques.models.vlm.fast_vlm import corrected as corrected
 from dl_techniques.models.vlm.fast_vlm.grouped_attention import forward_layers
@@ -97,7 +99,7 @@ class DecoderAdapter:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """float[B, L, D] -> float[B, L, vocabulary]."""
-        return self.backbone.token_embedding(hidden, reverse=True)
+        return project_to_vocabulary(self.backbone.token_embedding, hidden)
 
     def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:
         """All layers without a cache: float[B, L, D], bool[B, L] -> float[B, L, D]."""

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from dl_techniques.layers.activations import gelu
+from dl_techniques.layers.int8_projection import project
 from dl_techniques.layers.token_selector import TokenSelector
 
 Tensor = Any
@@ -53,7 +54,7 @@ class Projector(keras.layers.Layer):
 
     def call(self, features: Tensor) -> Tensor:
         """float[..., C] -> float[..., D]."""
-        return self.dense_2(gelu(self.dense_1(features)))
+        return project(self.dense_2, gelu(project(self.dense_1, features)))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Only the last axis changes."""

@@ -27,6 +27,22 @@ def bucket(length: int, smallest: int = 16) -> int:
     return size
 
 
+def prompt_bucket(length: int) -> int:
+    """Rounds a prompt's length up: like `bucket`, but in steps of an eighth from 256 on.
+
+    Every row of a prompt is computed, the padding too; that of a cache is only looked at. With a
+    picture of 256 rows and a short question `bucket` would have a third of them computed in vain.
+
+    Example:
+        >>> [prompt_bucket(n) for n in (100, 257, 280, 520)]
+        [128, 288, 288, 576]
+    """
+    if length <= 256:
+        return bucket(length)
+    step = 1 << ((length - 1).bit_length() - 4)
+    return -(-length // step) * step
+
+
 @dataclass(frozen=True)
 class Prompts:
     """A batch of prompts aligned at their ends and padded to a bucket.
@@ -71,7 +87,7 @@ def align_prompts(inputs: Mapping[str, Any], tokens_per_image: int) -> Prompts:
             f"{lengths.tolist()} ones"
         )
     longest = int(lengths.max())
-    size = bucket(longest)
+    size = prompt_bucket(longest)
     offsets = (longest - lengths).astype("int32")
     token_ids = np.zeros((len(ids), size), "int32")
     for row, offset, old in zip(token_ids, offsets, ids, strict=True):

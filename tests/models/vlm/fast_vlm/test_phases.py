@@ -9,7 +9,7 @@ import pytest
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.compile import compile_function
 from dl_techniques.models.vlm.fast_vlm.phases import Phases
-from dl_techniques.models.vlm.fast_vlm.prompts import align_prompts, bucket
+from dl_techniques.models.vlm.fast_vlm.prompts import align_prompts, bucket, prompt_bucket
 from tests.models.vlm.fast_vlm.small_model import (
     TOKENS,
     make_backbone,
@@ -50,6 +50,13 @@ def test_buckets_grow_in_halves():
     sizes = [bucket(n) for n in range(1, 400)]
     assert all(size >= n for n, size in enumerate(sizes, 1))
     assert sorted(set(sizes)) == [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+
+
+def test_long_prompts_grow_in_eighths():
+    sizes = [prompt_bucket(n) for n in range(1, 1100)]
+    assert all(n <= size <= bucket(n) for n, size in enumerate(sizes, 1))
+    assert sizes[:256] == [bucket(n) for n in range(1, 257)]
+    assert all(size <= 1.125 * n for n, size in enumerate(sizes, 1) if n > 256)
 
 
 def test_prompts_end_together(rng):

@@ -1,0 +1,108 @@
+"""Quantized dense layers multiplied as bytes: bit for bit what Keras computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from dl_techniques.layers.int8_projection import project, project_to_vocabulary
+from dl_techniques.layers.torch_kernels import runs_on_torch
+from tests.helpers import Array, numbers, random_array
+
+DENSE: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "dense": (lambda: keras.layers.Dense(6, activation="silu"), (2, 3, 8)),
+    "heads": (lambda: keras.layers.EinsumDense("bqm,muh->bquh", (None, 2, 5), bias_axes="uh"),
+              (2, 3, 8)),
+    "merged": (lambda: keras.layers.EinsumDense("bquh,uhm->bqm", (None, 7)), (2, 3, 2, 4)),
+    "swapped": (lambda: keras.layers.EinsumDense("bqm,hm->bqh", (None, 5)), (2, 3, 8)),
+}  # fmt: skip
+
+
+@pytest.fixture
+def byte_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the kernels that were multiplied as bytes."""
+    seen: list[tuple[int, ...]] = []
+    if runs_on_torch():
+        import torch
+
+        multiply = torch._int_mm
+
+        def counting(left: Any, right: Any) -> Any:
+            seen.append(tuple(right.shape))
+            return multiply(left, right)
+
+        monkeypatch.setattr(torch, "_int_mm", counting)
+    return seen
+
+
+def quantized(name: str, dtype: str = "float32") -> tuple[keras.layers.Layer, Array]:
+    """A layer in int8 with random numbers, and an input for it."""
+    make, shape = DENSE[name]
+    layer = make()
+    layer.dtype_policy = dtype
+    layer.build(shape)
+    layer.set_weights([random_array(*w.shape, seed=i) for i, w in enumerate(layer.weights)])
+    layer.quantize("int8")
+    return layer, random_array(*shape, seed=9) * 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", DENSE)
+def test_the_same_numbers(name: str, dtype: str, byte_products: list[Any]) -> None:
+    layer, x = quantized(name, dtype)
+    with keras.device("cpu:0"):
+        expected = numbers(ops.cast(layer(x), "float32"))
+        assert not byte_products
+        got = numbers(ops.cast(project(layer, x), "float32"))
+    np.testing.assert_array_equal(got, expected)
+    assert np.abs(expected).max() > 0.1
+    assert len(byte_products) == (runs_on_torch() and name != "swapped")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_same_logits(tied: bool, byte_products: list[Any]) -> None:
+    table = keras.layers.ReversibleEmbedding(11, 8, tie_weights=tied)
+    table.build((None, None))
+    table.set_weights([random_array(*w.shape, seed=i) for i, w in enumerate(table.weights)])
+    table.quantize("int8")
+    x = random_array(2, 3, 8, seed=9)
+    got = numbers(project_to_vocabulary(table, x))
+    assert byte_products == [(8, 11)] * runs_on_torch()
+    np.testing.assert_array_equal(got, numbers(table(x, reverse=True)))
+
+
+def test_soft_caps_are_kept(byte_products: list[Any]) -> None:
+    table = keras.layers.ReversibleEmbedding(11, 8, logit_soft_cap=2.0)
+    table.build((None, None))
+    table.quantize("int8")
+    logits = numbers(project_to_vocabulary(table, 1e4 * random_array(1, 8)))
+    assert np.abs(logits).max() <= 2.0 and not byte_products
+
+
+@pytest.mark.parametrize("mode", [None, "int4"])
+def test_other_layers_are_called(mode: str | None, byte_products: list[Any]) -> None:
+    layer = keras.layers.Dense(4)
+    layer.build((None, 8))
+    if mode:
+        layer.quantize(mode)
+    x = random_array(2, 8)
+    np.testing.assert_array_equal(numbers(project(layer, x)), numbers(layer(x)))
+    assert not byte_products
+
+
+def test_adapters_are_kept(byte_products: list[Any]) -> None:
+    layer, x = quantized("dense")
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(random_array(*layer.lora_kernel_b.shape))
+    np.testing.assert_array_equal(numbers(project(layer, x)), numbers(layer(x)))
+    assert not byte_products
+
+
+def test_shapes_alone_are_no_product(byte_products: list[Any]) -> None:
+    layer, _ = quantized("dense")
+    assert project(layer, keras.KerasTensor((None, 3, 8))).shape == (None, 3, 6)
+    assert not byte_products
