@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -38,13 +39,23 @@ def project(layer: keras.layers.Layer, x: Tensor) -> Tensor:
         >>> project(dense, np.ones((2, 3, 8), "float32")).shape[-1]
         4
     """
-    axes = _contracted(layer)
-    if axes == 0 or not _multiplies_bytes(layer, layer._kernel, x):
-        return layer(x)
-    outputs = _product(layer, x, layer._kernel, layer.kernel_scale, axes)
-    if layer.bias is not None:
-        outputs = ops.add(outputs, layer.bias)
-    return outputs if layer.activation is None else layer.activation(outputs)
+    return project_each((layer,), x)[0]
+
+
+def project_each(layers: Sequence[keras.layers.Layer], x: Tensor) -> list[Tensor]:
+    """The same as `[layer(x) for layer in layers]`; as bytes, `x` is quantized once for all.
+
+    Args:
+        layers: Dense or EinsumDense, quantized or not.
+        x: float[..., K]; what all of them take.
+    """
+    axes = _contracted(layers[0])
+    alike = all(_contracted(each) == axes for each in layers[1:])
+    if not axes or not alike or not all(_multiplies_bytes(e, e._kernel, x) for e in layers):
+        return [layer(x) for layer in layers]
+    quantized = _quantize(layers[0], x, axes)
+    return [_finish(layer, _product(layer, quantized, layer._kernel, layer.kernel_scale, axes))
+            for layer in layers]  # fmt: skip
 
 
 def project_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
@@ -58,19 +69,19 @@ def project_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
     table = embedding._embeddings if tied else embedding.reverse_embeddings
     if embedding.logit_soft_cap is not None or not _multiplies_bytes(embedding, table, x):
         return embedding(x, reverse=True)
-    if tied:
-        columns = ops.convert_to_tensor(table).T
-        return _product(embedding, x, columns, embedding.embeddings_scale, 1)
-    return _product(embedding, x, table, embedding.reverse_embeddings_scale, 1)
+    table = ops.convert_to_tensor(table)
+    scale = embedding.embeddings_scale if tied else embedding.reverse_embeddings_scale
+    quantized = _quantize(embedding, x, 1)
+    return _product(embedding, quantized, table.T if tied else table, scale, 1)
 
 
 def _multiplies_bytes(layer: keras.layers.Layer, kernel: Any, x: Tensor) -> bool:
     """Whether the layer's product is one of int8 on PyTorch's CPU, and nothing else is wanted."""
     if not runs_on_torch() or layer.quantization_mode != "int8":
         return False
-    if layer.inputs_quantizer is None or getattr(layer, "lora_enabled", False):
+    if not isinstance(layer.inputs_quantizer, keras.quantizers.AbsMaxQuantizer):
         return False
-    if isinstance(x, keras.KerasTensor):
+    if getattr(layer, "lora_enabled", False) or isinstance(x, keras.KerasTensor):
         return False
     import torch
 
@@ -96,15 +107,41 @@ def _contracted_by(equation: str) -> int:
     return 0
 
 
-def _product(layer: Any, x: Tensor, kernel: Any, kernel_scale: Any, axes: int) -> Tensor:
-    """Quantizes, multiplies, scales back, in the order of Keras."""
+def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequence[int]]:
+    """`AbsMaxQuantizer` in PyTorch's own operators, a third of those of `keras.ops`.
+
+    Returns:
+        int8[rows, K], float[rows, 1] to divide by, and the shape that `rows` stands for.
+    """
+    quantizer = layer.inputs_quantizer
+    low, high = quantizer.value_range
+    x = ops.cast(ops.convert_to_tensor(x), layer.compute_dtype)
+    outer = x.shape[: x.ndim - axes]
+    x = x.reshape(-1, math.prod(x.shape[x.ndim - axes :]))
+    # Not `high / ...`, which PyTorch rounds twice.
+    scale = ops.divide(high, x.abs().amax(dim=1, keepdim=True) + quantizer.epsilon)
+    return ops.cast((x * scale).round().clamp(low, high), "int8"), scale, outer
+
+
+def _product(
+    layer: Any,
+    quantized: tuple[Tensor, Tensor, Sequence[int]],
+    kernel: Any,
+    kernel_scale: Any,
+    axes: int,
+) -> Tensor:
+    """Multiplies and scales back, in the order of Keras."""
     import torch
 
-    x = ops.cast(ops.convert_to_tensor(x), layer.compute_dtype)
+    numbers, scale, outer = quantized
     kernel, kernel_scale = ops.convert_to_tensor(kernel), ops.convert_to_tensor(kernel_scale)
-    rows, columns = x.shape[: x.ndim - axes], kernel.shape[axes:]
-    inner = math.prod(kernel.shape[:axes])
-    bytes_, scale = layer.inputs_quantizer(x, axis=tuple(range(x.ndim - axes, x.ndim)))
-    sums = torch._int_mm(bytes_.reshape(-1, inner), kernel.reshape(inner, -1))
-    scale = ops.multiply(scale.reshape(-1, 1), kernel_scale.reshape(1, -1))
-    return ops.divide(ops.cast(sums, layer.compute_dtype), scale).reshape(*rows, *columns)
+    sums = torch._int_mm(numbers, kernel.reshape(numbers.shape[1], -1))
+    outputs = ops.cast(sums, layer.compute_dtype) / (scale * kernel_scale.reshape(1, -1))
+    return outputs.reshape(*outer, *kernel.shape[axes:])
+
+
+def _finish(layer: Any, outputs: Tensor) -> Tensor:
+    """Bias and activation, as far as the layer has them."""
+    if layer.bias is not None:
+        outputs = outputs + ops.convert_to_tensor(layer.bias)
+    return outputs if layer.activation is None else layer.activation(outputs)

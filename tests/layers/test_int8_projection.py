@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from dl_techniques.layers.int8_projection import project, project_to_vocabulary
+from dl_techniques.layers.int8_projection import project, project_each, project_to_vocabulary
 from dl_techniques.layers.torch_kernels import runs_on_torch
 from tests.helpers import Array, numbers, random_array
 
@@ -61,6 +61,16 @@ def test_the_same_numbers(name: str, dtype: str, byte_products: list[Any]) -> No
     np.testing.assert_array_equal(got, expected)
     assert np.abs(expected).max() > 0.1
     assert len(byte_products) == (runs_on_torch() and name != "swapped")
+
+
+def test_several_layers_of_one_input(byte_products: list[Any]) -> None:
+    (dense, x), (heads, _) = quantized("dense"), quantized("heads")
+    plain = keras.layers.Dense(3)
+    plain.build((None, 8))
+    for layers in ((dense, heads), (heads, dense), (dense, plain)):
+        for layer, got in zip(layers, project_each(layers, x), strict=True):
+            np.testing.assert_array_equal(numbers(got), numbers(layer(x)))
+    assert byte_products == [(8, 6), (8, 10), (8, 10), (8, 6)] * runs_on_torch()
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -19,8 +19,6 @@ import numpy as np
 from dl_techniques.allocator import keep_freed_memory
 from tools.compare_peers.peers import PEERS, Runner
 
-_CURRENT, _FUTURE, _ON_FAULT = 1, 2, 4  # numbers of <sys/mman.h>
-
 
 def answer(runner: Runner, request: str) -> dict[str, Any]:
     """Does what a line asks for."""
@@ -33,15 +31,22 @@ def answer(runner: Runner, request: str) -> dict[str, Any]:
     raise ValueError(f"unknown request {request!r}")
 
 
-def hold_memory() -> None:
-    """Keeps what the peer has loaded in memory while others have their turn; Linux only.
+def hold_files() -> None:
+    """Keeps files that the peer has mapped in memory while others have their turn; Linux only.
 
-    Weights that are mapped from a file are the first that a system takes away from a process that
-    waits; reading them again took ten times as long as the work. Without the right to lock memory
-    they stay where the system leaves them.
+    Mapped weights are the first that a system takes away from a process that waits; reading them
+    again took ten times as long as the work. Without the right to lock memory they stay where the
+    system leaves them.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).mlockall(_CURRENT | _FUTURE | _ON_FAULT)
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return
+    lock = ctypes.CDLL(None).mlock
+    for line in maps.read_text().splitlines():
+        span, rights, _, _, file = line.split()[:5]
+        if file != "0" and rights.startswith("r"):
+            start, stop = (int(end, 16) for end in span.split("-"))
+            lock(ctypes.c_void_p(start), ctypes.c_size_t(stop - start))
 
 
 def main(work: str, peer: str, folder: Path) -> None:
@@ -55,7 +60,7 @@ def main(work: str, peer: str, folder: Path) -> None:
     try:
         keep_freed_memory()
         runner = PEERS[work][peer].load(folder)
-        hold_memory()
+        hold_files()
         reply({"ready": True})
         for line in sys.stdin:
             reply(answer(runner, line.strip()))

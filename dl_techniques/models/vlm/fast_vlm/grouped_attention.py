@@ -16,7 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.layers.int8_projection import project
+from dl_techniques.layers.int8_projection import project, project_each
 from dl_techniques.layers.torch_kernels import runs_on_torch, torch_grouped_attention
 
 Tensor = Any
@@ -124,7 +124,8 @@ def _attend(
     angles: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, PairCache]:
     """One attention layer: float[B, L, D] -> float[B, L, D], and the cache with its new rows."""
-    query, key = project(attention._query_dense, hidden), project(attention._key_dense, hidden)
+    wanted = (attention._query_dense, attention._key_dense, attention._value_dense)
+    query, key, values = project_each(wanted, hidden)
     if hasattr(attention, "_query_dense_layer_norm"):  # Qwen3
         query = attention._query_dense_layer_norm(query)
         key = attention._key_dense_layer_norm(key)
@@ -132,7 +133,6 @@ def _attend(
     query, key = rotate(query, *angles), rotate(key, *angles)
     start = (0, index, 0, 0)
     keys = ops.slice_update(cache[0], start, ops.cast(key, cache[0].dtype))
-    values = project(attention._value_dense, hidden)
     values = ops.slice_update(cache[1], start, ops.cast(values, cache[1].dtype))
     mixed = grouped_attention(query, keys, values, visible)
     return project(attention._output_dense, mixed), (keys, values)
@@ -140,7 +140,7 @@ def _attend(
 
 def _feed_forward(layer: keras.layers.Layer, hidden: Tensor) -> Tensor:
     """The gated feed-forward part; its activation runs in float32, as in KerasHub."""
-    gate = layer.activation(ops.cast(project(layer._feedforward_gate_dense, hidden), "float32"))
-    inner = project(layer._feedforward_intermediate_dense, hidden)
-    gated = inner * ops.cast(gate, layer.compute_dtype)
-    return project(layer._feedforward_output_dense, gated)
+    wanted = (layer._feedforward_gate_dense, layer._feedforward_intermediate_dense)
+    gate, inner = project_each(wanted, hidden)
+    gate = ops.cast(layer.activation(ops.cast(gate, "float32")), layer.compute_dtype)
+    return project(layer._feedforward_output_dense, inner * gate)
