@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -15,6 +18,21 @@ from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 
 Shape = tuple[int | None, ...]
+_CONVOLVES: ContextVar[bool] = ContextVar("dense layers of maps as convolutions", default=False)
+
+
+@contextlib.contextmanager
+def dense_as_convolutions() -> Iterator[None]:
+    """Inside, the dense layers of a ConvFFN are computed as 1x1 convolutions, which they equal.
+
+    For files whose engines keep maps channels-first: convolutions take them as they are, matrix
+    products want every map turned around before and after.
+    """
+    token = _CONVOLVES.set(True)
+    try:
+        yield
+    finally:
+        _CONVOLVES.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -89,6 +107,8 @@ class ConvFFN(SwitchableLayer):
         else:
             x = self.conv(inputs, training=training)
         plain = type(self.fc1) is keras.layers.Dense  # others may follow their inputs' identity
+        if plain and _CONVOLVES.get():
+            return _convolve(self.fc2, gelu(_convolve(self.fc1, x)))
         if keras.config.backend() != "tensorflow" or not plain:
             return self._mix_channels(x, training)
         # TensorFlow's oneDNN computes matrix product, bias and GELU in one go, of matrices alone.
@@ -122,6 +142,12 @@ class ConvFFN(SwitchableLayer):
             "dropout_rate": self.dropout_rate,
             "folded": self.fused_form,
         }
+
+
+def _convolve(dense: keras.layers.Dense, x: Any) -> Any:
+    """A dense layer of a map: float[B, H, W, C] -> float[B, H, W, F]."""
+    kernel = ops.expand_dims(dense.kernel, (0, 1))
+    return ops.add(ops.conv(x, kernel, data_format="channels_last"), dense.bias)
 
 
 def _dense_init() -> dict[str, Any]:

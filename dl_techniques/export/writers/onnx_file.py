@@ -12,6 +12,8 @@ import numpy as np
 from dl_techniques.errors import ExportError
 from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
+from dl_techniques.export.writers.onnx_graph import merge_pads, spell_gelus
+from dl_techniques.layers.conv_ffn import dense_as_convolutions
 
 OPSET = 18
 LARGEST = 2**31 - 1  # of one protobuf message
@@ -55,7 +57,10 @@ def convert(network: Any) -> Any:
         import tf2onnx
 
         function = saved_model.as_function(network, weights)
-        model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
+        with dense_as_convolutions():
+            model, _ = tf2onnx.convert.from_function(
+                function, function.input_signature, opset=OPSET
+            )
     images = [given for given in model.graph.input if given.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(images)
@@ -64,6 +69,8 @@ def convert(network: Any) -> Any:
         from_array(variable.numpy(), name) for name, variable in weights.items() if name in used
     )
     fold_weights(model.graph, set(weights))
+    merge_pads(model.graph)
+    spell_gelus(model.graph)
     return model
 
 

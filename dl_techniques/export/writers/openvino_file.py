@@ -11,6 +11,7 @@ import numpy as np
 
 from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
+from dl_techniques.layers.conv_ffn import dense_as_convolutions
 
 
 def write(network: Any, path: Path, job: Job) -> Sequence[str]:
@@ -18,7 +19,8 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
     import openvino
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        saved_model.write(network, Path(folder) / "model", job)
+        with dense_as_convolutions():
+            saved_model.write(network, Path(folder) / "model", job)
         model = openvino.convert_model(str(Path(folder) / "model"))
         openvino.save_model(model, str(path), compress_to_fp16=job.precision == "float16")
     notes = [f"the weights are in {path.stem}.bin, which must stay beside {path.name}"]

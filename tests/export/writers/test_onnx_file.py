@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,33 @@ def test_a_free_batch_in_float32(tmp_path: Path) -> None:
     run = onnx_file.open_file(path, Job("float32", None, ()))
     together = run(np.concatenate(subject.inputs(None, 4)))
     assert compare_outputs(expected, together, "float32")[0].passed
+
+
+def test_engines_find_what_they_know(tmp_path: Path) -> None:
+    """No map is padded, or flattened for a ConvFFN, and every GELU is one operator."""
+    import onnx
+    import onnxruntime
+
+    path, optimized = tmp_path / "m.onnx", tmp_path / "optimized.onnx"
+    written(onnx_file, subject_of(small(), "features"), path)
+    nodes = onnx.load(path).graph.node
+    kinds = Counter(node.op_type for node in nodes)
+    assert not kinds["Pad"] and kinds["Erf"] > 3
+    assert {n.op_type for n in nodes if "conv_ffn" in n.name} == {
+        "Conv",
+        "Mul",
+        "Div",
+        "Erf",
+        "Add",
+    }
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(optimized)
+    options.log_severity_level = 4  # it warns that such a file is for this machine alone
+    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = level
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    known = Counter(node.op_type for node in onnx.load(optimized).graph.node)
+    assert known["Gelu"] == kinds["Erf"] and not known["Erf"]
 
 
 def test_float16_inside_float32_outside(tmp_path: Path) -> None:
