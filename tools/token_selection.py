@@ -138,6 +138,7 @@ def main(argv: Sequence[str] | None = None, **shape: Any) -> int:
     demo.compile(sampler="greedy")
     rows = int(demo.backbone.num_image_tokens or 0)
     timed = FastVLMCausalLM.from_variant("fastvlm_0.5b", dtype=options.dtype, **shape)
+    timed.reparameterize(fold=True)
     places = int(timed.backbone.num_image_tokens or 0)
     kept = [(share(number, places), share(number, rows)) for number in KEPT]
     rates = accuracies(demo, sets, [few for _, few in kept])

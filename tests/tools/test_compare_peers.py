@@ -16,8 +16,9 @@ from dl_techniques.evaluation.speed import median
 from tools.compare_peers import __main__ as command
 from tools.compare_peers.job import IMAGE_ID, Job
 from tools.compare_peers.measure import compare, groups, relative_difference
+from tools.compare_peers.peak import measured_peak
 from tools.compare_peers.peers import PEERS, Peer, choose
-from tools.compare_peers.report import facts, to_json, to_markdown
+from tools.compare_peers.report import facts, shares, to_json, to_markdown
 from tools.compare_peers.workers import PeerError, environment
 
 JOB = Job("vision", "nano", 32)
@@ -121,6 +122,18 @@ def test_report(fake: type[Fake]) -> None:
     table = to_markdown(results, about)
     assert "| the b (`b`) | float32 | 0.0e+00 | 250.0 | 250.0 | 0.50 | 100 |" in table
     assert about["date"] in table and "nano, 32 px, batch 1" in table
+
+
+def test_shares_of_the_peak(fake: type[Fake]) -> None:
+    fake.seconds = {"a": 0.5, "b": 0.25}
+    results = run([peer("a"), peer("b"), peer("absent", module="no_such_module")])
+    line = shares(results, operations=10**9, peak=4e9)
+    assert line.startswith("1.0 GFLOP") and "4 GFLOP/s" in line
+    assert line.endswith("`a` 50 %, `b` 100 %")
+
+
+def test_a_peak_is_measured() -> None:
+    assert 1e8 < measured_peak(threads=1) < 1e14
 
 
 def test_relative_difference() -> None:

@@ -16,8 +16,10 @@ from dl_techniques.data.files import atomic_writer
 from tools.compare_peers.engine_files import needed
 from tools.compare_peers.job import Job
 from tools.compare_peers.measure import compare
+from tools.compare_peers.peak import measured_peak
 from tools.compare_peers.peers import PEERS, Peer, choose
-from tools.compare_peers.report import facts, to_json, to_markdown
+from tools.compare_peers.prepare import MACS
+from tools.compare_peers.report import facts, shares, to_json, to_markdown
 
 SIZES = {"vision": 512, "vlm": 1024}
 
@@ -112,9 +114,15 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str, A
     prepare_once(folder, job)
     for peer in peers:
         write_file_of(peer, folder)
+    peak = measured_peak(job.threads)
     results = compare(peers, folder, options.repeats, options.at_once, options.pause, say=say)
     about = facts(job, options.repeats)
-    return to_markdown(results, about), to_json(results, about)
+    table = to_markdown(results, about)
+    if job.work == "vision":
+        operations = 2 * int((folder / MACS).read_text())
+        about.update(operations=operations, peak=max(peak, measured_peak(job.threads)))
+        table += "\n\n" + shares(results, operations, about["peak"])
+    return table, to_json(results, about)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 
 from tools.compare_peers.job import Job
 
+MACS = "multiply_adds.txt"
+
 
 def prepare_vision(folder: Path, job: Job) -> None:
     """`branched.npz` under timm's names; `fused` and `folded` as our presets.
@@ -23,6 +25,7 @@ def prepare_vision(folder: Path, job: Job) -> None:
     from dl_techniques.checkpoints.vision.reading import network_map
     from dl_techniques.checkpoints.weight_map import export_weights
     from tools.random_weights import randomize
+    from tools.variant_table import count_macs
 
     pixels = {"size": job.image_size, "mean": [0.0] * 3, "std": [1.0] * 3}
     shape = (job.image_size, job.image_size, 3)
@@ -34,6 +37,7 @@ def prepare_vision(folder: Path, job: Job) -> None:
     for form in ("fused", "folded"):
         network.reparameterize(fold=form == "folded")
         network.save_to_preset(folder / form)
+    (folder / MACS).write_text(str(job.batch_size * count_macs(network, shape)))
 
 
 def prepare_vlm(folder: Path, job: Job) -> None:

@@ -93,6 +93,25 @@ def _cells(result: Result, names: Sequence[str]) -> list[str]:
     return [*cells, "-" if not result.megabytes else f"{result.megabytes:.0f}"]
 
 
+def shares(results: Sequence[Result], operations: int, peak: float) -> str:
+    """What share of the machine's float32 matrix products every float32 peer reaches, in words.
+
+    Args:
+        results: of a vision network.
+        operations: of one forward pass of the folded network, a multiply-add being two.
+        peak: operations a second of a large product.
+    """
+    found = [
+        f"`{r.peer.name}` {100 * operations / median(r.seconds['forward']) / peak:.0f} %"
+        for r in results
+        if r.peer.precision == "float32" and r.seconds.get("forward")
+    ]
+    return (
+        f"{operations / 1e9:.1f} GFLOP a forward pass; a matrix product of float32 reaches "
+        f"{peak / 1e9:.0f} GFLOP/s here, the peers this share of it: {', '.join(found)}"
+    )
+
+
 def _described(about: dict[str, Any]) -> str:
     job = about["job"]
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
