@@ -57,7 +57,7 @@ def run_backend(backend: str, workers: int, full: bool, extra: list[str]) -> dic
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-q", "--durations=25", f"--junitxml={report}"]
         command += ["-n", str(workers), "--dist", "loadfile"] if workers else []
         command += ["--run-full"] if full else []
         environment = suite_environment(backend, workers)
