@@ -16,7 +16,7 @@ import platform
 from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # numbers of <malloc.h>
-_LARGEST = 2**31 - 1
+_NEVER = -1
 _STEP = 2**26
 
 
@@ -38,7 +38,7 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     told = [
         library.mallopt(_MMAP_MAX, 0),
-        library.mallopt(_TRIM_THRESHOLD, _LARGEST),
+        library.mallopt(_TRIM_THRESHOLD, _NEVER),
         library.mallopt(_TOP_PAD, _STEP),
     ]
     return all(told)
