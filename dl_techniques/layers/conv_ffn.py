@@ -107,7 +107,7 @@ class ConvFFN(SwitchableLayer):
         else:
             x = self.conv(inputs, training=training)
         plain = type(self.fc1) is keras.layers.Dense  # others may follow their inputs' identity
-        if plain and _CONVOLVES.get():
+        if plain and _CONVOLVES.get() and self.fc1.quantization_mode is None:
             return _convolve(self.fc2, gelu(_convolve(self.fc1, x)))
         if keras.config.backend() != "tensorflow" or not plain:
             return self._mix_channels(x, training)

@@ -51,7 +51,7 @@ def project_each(layers: Sequence[keras.layers.Layer], x: Tensor) -> list[Tensor
     """
     axes = _contracted(layers[0])
     alike = all(_contracted(each) == axes for each in layers[1:])
-    if not axes or not alike or not all(_multiplies_bytes(e, e._kernel, x) for e in layers):
+    if not axes or not alike or not all(_multiplies_bytes(e, "_kernel", x) for e in layers):
         return [layer(x) for layer in layers]
     quantized = _quantize(layers[0], x, axes)
     return [_finish(layer, _product(layer, quantized, layer._kernel, layer.kernel_scale, axes))
@@ -66,17 +66,23 @@ def project_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
         x: float[..., D].
     """
     tied = embedding.tie_weights
-    table = embedding._embeddings if tied else embedding.reverse_embeddings
-    if embedding.logit_soft_cap is not None or not _multiplies_bytes(embedding, table, x):
+    name = "_embeddings" if tied else "reverse_embeddings"
+    if embedding.logit_soft_cap is not None or not _multiplies_bytes(embedding, name, x):
         return embedding(x, reverse=True)
-    table = ops.convert_to_tensor(table)
+    table = ops.convert_to_tensor(getattr(embedding, name))
     scale = embedding.embeddings_scale if tied else embedding.reverse_embeddings_scale
     quantized = _quantize(embedding, x, 1)
     return _product(embedding, quantized, table.T if tied else table, scale, 1)
 
 
-def _multiplies_bytes(layer: keras.layers.Layer, kernel: Any, x: Tensor) -> bool:
-    """Whether the layer's product is one of int8 on PyTorch's CPU, and nothing else is wanted."""
+def _multiplies_bytes(layer: keras.layers.Layer, name: str, x: Tensor) -> bool:
+    """Whether the layer's product is one of int8 on PyTorch's CPU, and nothing else is wanted.
+
+    Args:
+        layer: the layer; some kinds of quantization leave it without a kernel.
+        name: of the attribute that holds the int8 kernel.
+        x: its input.
+    """
     if not runs_on_torch() or layer.quantization_mode != "int8":
         return False
     if not isinstance(layer.inputs_quantizer, keras.quantizers.AbsMaxQuantizer):
@@ -85,7 +91,7 @@ def _multiplies_bytes(layer: keras.layers.Layer, kernel: Any, x: Tensor) -> bool
         return False
     import torch
 
-    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(getattr(layer, name))
     on_cpu = x.device.type == "cpu" and kernel.device.type == "cpu"
     return on_cpu and not (torch.is_grad_enabled() and x.requires_grad)
 

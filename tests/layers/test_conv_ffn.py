@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dl_techniques.layers.activations import gelu
-from dl_techniques.layers.conv_ffn import ConvFFN, scale_dense_outputs
+from dl_techniques.layers.conv_ffn import ConvFFN, dense_as_convolutions, scale_dense_outputs
 from tests.helpers import (
     check_forms,
     check_layer,
@@ -67,3 +67,17 @@ def test_scale_dense_outputs() -> None:
     scale = np.array([1.0, 2.0, -3.0])
     kernel, bias = scale_dense_outputs(dense, scale)
     assert relative_difference(x @ kernel + bias, numbers(dense(x)) * scale) < 1e-6
+
+
+@pytest.mark.parametrize("mode", [None, "int8"])
+def test_dense_layers_as_convolutions(mode: str | None) -> None:
+    layer, x = ConvFFN(12, 3, folded=True), random_array(*SHAPE)
+    layer.build(SHAPE)
+    randomize(layer)
+    if mode:
+        layer.fc1.quantize(mode)
+        layer.fc2.quantize(mode)
+    expected = numbers(layer(x))
+    with dense_as_convolutions():
+        assert relative_difference(layer(x), expected) < 2e-6
+    assert relative_difference(layer(x), expected) == 0

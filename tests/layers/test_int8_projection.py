@@ -104,6 +104,19 @@ def test_other_layers_are_called(mode: str | None, byte_products: list[Any]) -> 
     assert not byte_products
 
 
+def test_layers_without_a_kernel_are_called() -> None:
+    class Kernelless(keras.layers.Dense):
+        """As GPTQ leaves a layer."""
+
+        def build(self, input_shape: Any) -> None:
+            self.built = True
+
+        def call(self, inputs: Any) -> Any:
+            return 2 * inputs
+
+    assert numbers(project(Kernelless(3), np.ones((1, 3), "float32"))).tolist() == [[2, 2, 2]]
+
+
 def test_adapters_are_kept(byte_products: list[Any]) -> None:
     layer, x = quantized("dense")
     layer.enable_lora(2)
