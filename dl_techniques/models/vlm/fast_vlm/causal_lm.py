@@ -225,8 +225,7 @@ class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.mod
             able = type(layer).quantize is not keras.layers.Layer.quantize
             return able and id(layer) not in encoder and wanted(layer)
 
-        # Keras collects garbage after each of hundreds of kernels: half a second each, with all
-        # the objects of PyTorch and a model in memory.
+        # Keras collects garbage after every kernel, each time among all objects of the process.
         with older_objects_kept():
             super().quantize(mode, config=config, filters=chosen, **kw)
 
