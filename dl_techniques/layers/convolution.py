@@ -74,10 +74,18 @@ class Conv(keras.layers.Conv2D):
 
     def call(self, inputs: Any) -> Any:
         """Pads, convolves, adds the bias."""
-        if not runs_on_torch():
-            return super().call(pad_symmetrically(inputs, self.kernel_size[0]))
+        size, step = self.kernel_size[0], self.strides[0]
         bias = self.bias if self.use_bias else None
-        return _activated(self, torch_conv(inputs, self.kernel, bias, self.strides[0]))
+        if runs_on_torch():
+            return _activated(self, torch_conv(inputs, self.kernel, bias, step))
+        if size > 1 or step == 1:
+            return super().call(pad_symmetrically(inputs, size))
+        # TensorFlow 2.21's oneDNN gradient of a strided 1x1 convolution of an RGB picture with
+        # even sides writes beyond its memory: training ended in a segmentation fault.
+        outputs = ops.conv(
+            inputs[:, ::step, ::step], self.kernel, padding="valid", data_format="channels_last"
+        )
+        return _activated(self, outputs if bias is None else ops.add(outputs, bias))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """float[B, H, W, C] -> float[B, ceil(H / s), ceil(W / s), filters]."""

@@ -107,6 +107,19 @@ def test_a_strided_point_stays_in_the_middle_of_its_window() -> None:
     np.testing.assert_array_equal(numbers(point(x)), x[:, ::2, ::2])
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's kernels")
+def test_no_strided_point_reaches_tensorflow() -> None:
+    # Its gradient in TensorFlow 2.21 writes beyond its memory, which ends the process sooner or
+    # later.
+    import tensorflow as tf
+
+    layer = Conv(8, 1, strides=2)
+    layer.build((None, None, None, 3))
+    graph = tf.function(layer).get_concrete_function(tf.TensorSpec((4, 64, 64, 3))).graph
+    strides = [op.get_attr("strides") for op in graph.get_operations() if op.type == "Conv2D"]
+    assert strides == [[1, 1, 1, 1]]
+
+
 @pytest.mark.parametrize("shape", SHAPES[1:])
 @pytest.mark.parametrize(
     "layer", [lambda: Conv(4, 3, 2), lambda: DepthwiseConv(3, 2, 2), lambda: DepthwiseConv(7)]
