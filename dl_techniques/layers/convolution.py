@@ -76,15 +76,16 @@ class Conv(keras.layers.Conv2D):
         """Pads, convolves, adds the bias."""
         size, step = self.kernel_size[0], self.strides[0]
         bias = self.bias if self.use_bias else None
+        thinned = size == 1 and step > 1
+        if thinned:
+            # oneDNN's gradient of a strided 1x1 convolution of an RGB picture with even sides
+            # writes beyond its memory (TensorFlow 2.21, PyTorch 2.13): a segmentation fault.
+            inputs, step = inputs[:, ::step, ::step], 1
         if runs_on_torch():
             return _activated(self, torch_conv(inputs, self.kernel, bias, step))
-        if size > 1 or step == 1:
+        if not thinned:
             return super().call(pad_symmetrically(inputs, size))
-        # TensorFlow 2.21's oneDNN gradient of a strided 1x1 convolution of an RGB picture with
-        # even sides writes beyond its memory: training ended in a segmentation fault.
-        outputs = ops.conv(
-            inputs[:, ::step, ::step], self.kernel, padding="valid", data_format="channels_last"
-        )
+        outputs = ops.conv(inputs, self.kernel, padding="valid", data_format="channels_last")
         return _activated(self, outputs if bias is None else ops.add(outputs, bias))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

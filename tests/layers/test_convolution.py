@@ -109,8 +109,7 @@ def test_a_strided_point_stays_in_the_middle_of_its_window() -> None:
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow's kernels")
 def test_no_strided_point_reaches_tensorflow() -> None:
-    # Its gradient in TensorFlow 2.21 writes beyond its memory, which ends the process sooner or
-    # later.
+    # oneDNN's gradient of one writes beyond its memory, which ends the process sooner or later.
     import tensorflow as tf
 
     layer = Conv(8, 1, strides=2)
@@ -118,6 +117,22 @@ def test_no_strided_point_reaches_tensorflow() -> None:
     graph = tf.function(layer).get_concrete_function(tf.TensorSpec((4, 64, 64, 3))).graph
     strides = [op.get_attr("strides") for op in graph.get_operations() if op.type == "Conv2D"]
     assert strides == [[1, 1, 1, 1]]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch's kernels")
+def test_no_strided_point_reaches_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    strides: list[Any] = []
+    convolution = torch.nn.functional.conv2d
+
+    def recorded(x: Any, kernel: Any, bias: Any, stride: int, *rest: Any) -> Any:
+        strides.append(stride)
+        return convolution(x, kernel, bias, stride, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", recorded)
+    assert Conv(8, 1, strides=2)(random_array(4, 64, 64, 3)).shape == (4, 32, 32, 8)
+    assert not strides  # a matrix product of every other pixel
 
 
 @pytest.mark.parametrize("shape", SHAPES[1:])
