@@ -79,7 +79,7 @@ def word(text: str = WORD, seed: int = WORD_SEED, size: int = WORD_SIZE) -> Imag
     """
     if not held_out("word", text):
         raise ValueError(f"the word {text!r} is trained on; choose one of the test words")
-    return Image.fromarray(draw_word(np.random.default_rng(seed), text, size))
+    return Image.fromarray(draw_word(np.random.default_rng(seed), text, size).image)
 
 
 def photo(wheel: Path, member: str) -> Image.Image:

@@ -18,7 +18,7 @@ from tools.demo_model.easy_vqa import change
 from tools.demo_model.emoji_labels import NUM_LABELS, TRAIN_ARTISTS, UNSEEN_ARTISTS, slug_of
 from tools.demo_model.fetch import is_complete
 from tools.demo_model.language import article, counted, plural
-from tools.demo_model.pretrain_labels import IGNORED, NOTHING
+from tools.demo_model.pretrain_labels import IGNORED, NOTHING, PLACES
 from tools.demo_model.records import DemoData
 from tools.demo_model.scenes import Scene, SceneMaker, Thing, held_out_parts, relation
 from tools.demo_model.splits import bucket, held_out, split_id
@@ -181,6 +181,49 @@ def test_labelled_scene_agrees_with_its_objects() -> None:
         assert np.array_equal(there, targets["colour"] != IGNORED) and there.any()
         assert set(targets["cells"][there]) <= set(range(NUM_LABELS, NOTHING))
         assert targets["name"] == targets["clothing"] == IGNORED
+        assert (targets["letters"] == IGNORED).all()
+        for key in ("x", "y", "size"):
+            assert np.array_equal(targets[key] != IGNORED, there)
+        rows, columns = np.nonzero(there)
+        assert np.array_equal(targets["y"][there] * 4 // PLACES, rows)
+        assert np.array_equal(targets["x"][there] * 4 // PLACES, columns)
+
+
+def test_labelled_letters_stand_where_they_are_printed() -> None:
+    for index in range(20):
+        image, targets = SHAPES_ALONE.make_labelled("words", "train", index, 2)
+        word = SHAPES_ALONE.make_record("words", "train", index, 2)["messages"][1]["content"]
+        rows, columns, order = np.nonzero(targets["spelling"])
+        letters = targets["spelling"][rows, columns, order]
+        by_number = [words.LETTERS[letters[i] - 1] for i in np.argsort(order)]
+        assert "".join(by_number) == word
+        fine = np.nonzero(targets["strokes"])
+        assert set(zip(fine[0] // 2, fine[1] // 2, strict=True)) == set(
+            zip(rows, columns, strict=True)
+        )
+        # from left to right, and with ink in their cells
+        assert (np.diff(columns[np.argsort(order)]) >= 0).all()
+        row, column, _ = np.nonzero(targets["letters"])
+        assert set(zip(row, column, strict=True)) == set(zip(rows, columns, strict=True))
+        for r, c in zip(rows, columns, strict=True):
+            assert np.ptp(image[16 * r : 16 * r + 16, 16 * c : 16 * c + 16].mean(-1)) > 40
+
+
+def test_centres_turn_with_the_word() -> None:
+    turned = 0
+    for seed in range(40):
+        made = words.draw_word(np.random.default_rng(seed), "hhhhh", 64)
+        (x0, y0), (x1, y1) = made.centres[0], made.centres[-1]
+        if abs(y1 - y0) < 0.03:
+            continue
+        turned += 1
+        ground = np.median(made.image.reshape(-1, 3), axis=0)
+        ink = np.abs(made.image - ground).max(-1) > 60
+        for x, y in ((x0, y0), (x1, y1)):
+            left, right = int((x - 0.06) * 64), int((x + 0.06) * 64)
+            heights = np.nonzero(ink[:, max(left, 0) : right])[0]
+            assert abs(heights.mean() / 64 - y) < 0.04
+    assert turned > 5
 
 
 def test_words_of_the_splits_are_apart() -> None:
@@ -195,7 +238,7 @@ def test_words_of_the_splits_are_apart() -> None:
 
 def test_word_is_drawn_and_spelt() -> None:
     rng = np.random.default_rng(0)
-    image = words.draw_word(rng, "river", 64)
+    image = words.draw_word(rng, "river", 64).image
     assert np.ptp(image @ [0.299, 0.587, 0.114]) > 80
     assert words.letter_ids("abz").tolist() == [1, 2, 26, 0, 0, 0]
     turns = {t: a for seed in range(30) for t, _, a in _word_turns(seed)}

@@ -118,7 +118,7 @@ def word_items(data: DemoData, count: int) -> Iterator[Item]:
     order = np.random.default_rng(SEED).permutation(len(held))
     for i in range(count):
         word = held[int(order[i % len(held)])]
-        image = words.draw_word(np.random.default_rng((SEED, i)), word, data.size)
+        image = words.draw_word(np.random.default_rng((SEED, i)), word, data.size).image
         shown = word.upper() if data.upper_words else word
         yield image, [("read", words.READ_QUESTIONS[0], shown)]
 

@@ -115,6 +115,44 @@ def build_model(data: DemoData, encoder: FastVLM) -> FastVLMCausalLM:
     return FastVLMCausalLM(FastVLMBackbone(encoder, decoder), preprocessor)
 
 
+def exchange_encoder(
+    model: FastVLMCausalLM, encoder: FastVLM, data: DemoData, steps: int = 400, batch_size: int = 64
+) -> None:
+    """Gives a trained model another encoder, and fits its projector to the old one's outputs.
+
+    The decoder then understands the new encoder from its first step on.
+
+    Args:
+        model: its encoder takes over the weights of `encoder`.
+        encoder: of the same form.
+        data: the recipe's pictures.
+        steps: batches that the projector is fitted on.
+        batch_size: pictures of a batch.
+    """
+    vision, projector = model.backbone.vision_encoder, model.backbone.projector
+    old = keras.models.clone_model(keras.Sequential([projector]))
+    old.build((None, *vision.output.shape[1:]))
+    old.set_weights(projector.get_weights())
+    before = FastVLM.from_config(vision.get_config())
+    before.set_weights(vision.get_weights())
+    vision.set_weights(encoder.get_weights())
+    vision.trainable = False
+    fitted = keras.Sequential([keras.Input(vision.input_shape[1:]), vision, projector])
+    schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.01)
+    fitted.compile(keras.optimizers.Adam(schedule), loss="mse")
+    for step in range(steps):
+        images = np.stack([_any_picture(data, step * batch_size + i) for i in range(batch_size)])
+        images = images.astype("float32") / 255
+        target = old(before(images, training=False), training=False)
+        loss = fitted.train_on_batch(images, target)
+        if step % 100 == 99:
+            print(f"projector, step {step + 1}: mean squared error {float(loss):.4f}", flush=True)
+
+
+def _any_picture(data: DemoData, number: int) -> np.ndarray:
+    return data.make_labelled(data.kind_at(number, 5), "train", number, 5)[0]
+
+
 def freeze_batch_norms(model: keras.Model) -> None:
     """Lets every BatchNorm work with the statistics that it has."""
     for layer in model._flatten_layers():

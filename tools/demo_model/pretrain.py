@@ -6,6 +6,7 @@ the heads only; the others get weight zero.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,49 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques import FastVLM
-from tools.demo_model.records import IGNORED, NUM_CELL_CLASSES, DemoData
+from dl_techniques import FastVLM, FastVLMCausalLM
+from tools.demo_model.pretrain_labels import (
+    IGNORED,
+    NOTHING,
+    NUM_CELL_CLASSES,
+    PLACES,
+    SHAPE_OF,
+    SIZES,
+)
+from tools.demo_model.records import DemoData
 
-MIX = {"emoji": 0.46, "scenes": 0.22, "words": 0.17, "clothing": 0.10, "easy_vqa": 0.05}
-CLASSES = {"name": 650, "cells": NUM_CELL_CLASSES, "colour": 12, "word": 27, "clothing": 10}
-LETTERS = 6
-LOSS_WEIGHTS = {"name": 1.0, "cells": 0.7, "colour": 0.3, "word": 0.7, "clothing": 0.6}
+MIX = {"emoji": 0.42, "scenes": 0.32, "words": 0.10, "clothing": 0.08, "easy_vqa": 0.08}
+CLASSES = {
+    "name": 650,
+    "clothing": 10,
+    "cells": NUM_CELL_CLASSES,
+    "colour": 12,
+    "x": PLACES,
+    "y": PLACES,
+    "size": SIZES,
+    "strokes": 27,
+    "letters": 27,
+    "spelling": 27,
+}
+LOSS_WEIGHTS = {
+    "name": 1.0,
+    "clothing": 0.5,
+    "cells": 0.7,
+    "colour": 0.3,
+    "x": 0.15,
+    "y": 0.15,
+    "size": 0.15,
+    "strokes": 1.0,
+    "letters": 0.7,
+    "spelling": 1.0,
+}
+# what most cells hold, and what it counts
+BACKGROUND = {
+    "cells": (NOTHING, 0.2),
+    "strokes": (0, 0.05),
+    "letters": (0, 0.05),
+    "spelling": (0, 0.05),
+}
 
 
 class LabelledPictures(keras.utils.PyDataset):
@@ -52,7 +89,7 @@ class LabelledPictures(keras.utils.PyDataset):
         drawn = [self._draw(start + row) for row in range(self.batch_size)]
         images = np.stack([image for image, _ in drawn]).astype("float32") / 255
         targets = {key: np.stack([t[key] for _, t in drawn]) for key in CLASSES}
-        weights = {key: (t != IGNORED).astype("float32") for key, t in targets.items()}
+        weights = {key: _weights(key, target) for key, target in targets.items()}
         return images, {k: np.maximum(t, 0) for k, t in targets.items()}, weights
 
     def _draw(self, number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -60,53 +97,29 @@ class LabelledPictures(keras.utils.PyDataset):
         return self.data.make_labelled(kind, "train", number, self.seed)
 
 
-@keras.saving.register_keras_serializable(package="tools.demo_model")
-class LetterReader(keras.layers.Layer):
-    """One learned query for each letter's place looks for it in the map.
-
-    A dense layer on the flattened map would have to learn every letter anew at every position.
-    """
-
-    def __init__(self, dim: int = 192, name: str = "letter_reader") -> None:
-        super().__init__(name=name)
-        self.keys = keras.layers.Dense(dim, name="keys")
-        self.attention = keras.layers.MultiHeadAttention(6, dim // 6, name="attention")
-        self.hidden = keras.layers.Dense(2 * dim, "relu", name="hidden")
-        self.norm = keras.layers.LayerNormalization(name="norm")
-        self.letters = keras.layers.Dense(CLASSES["word"], name="letters")
-        self.dim = dim
-
-    def build(self, shape: tuple[int | None, ...]) -> None:
-        """Makes the queries and the positions of the map's places."""
-        initial = keras.initializers.RandomNormal(stddev=0.5)
-        self.queries = self.add_weight(
-            shape=(LETTERS, self.dim), initializer=initial, name="queries"
-        )
-        self.places = self.add_weight(
-            shape=(shape[1] * shape[2], self.dim), initializer=initial, name="places"
-        )
-        self.built = True
-
-    def call(self, features: Any) -> Any:
-        """float[B, h, w, C] -> logits float[B, LETTERS, 27]."""
-        batch, height, width, channels = ops.shape(features)
-        tokens = self.keys(ops.reshape(features, (batch, height * width, channels))) + self.places
-        queries = ops.repeat(ops.expand_dims(self.queries, 0), batch, axis=0)
-        found = queries + self.attention(queries, tokens)
-        return self.letters(self.norm(self.hidden(found)))
+def _weights(key: str, target: np.ndarray) -> np.ndarray:
+    """float32 like the target: 0 where nothing is to be learnt."""
+    weights = (target != IGNORED).astype("float32")
+    if key in BACKGROUND:
+        common, weight = BACKGROUND[key]
+        weights[target == common] = weight
+    return weights
 
 
 def build(encoder: FastVLM, dropout: float = 0.1) -> keras.Model:
-    """The encoder with its heads, on the map itself, on its mean, or on all of it at once."""
-    features = encoder.output
+    """The encoder with its heads: one linear layer each, on the map or on its mean.
+
+    What a linear layer can tell from a cell, the projector can hand to the decoder. Letters are
+    also asked for one stage earlier: small things are learnt sooner from a finer map.
+    """
+    features, finer = encoder.output, encoder.stages[-2].output
     pooled = keras.layers.Dropout(dropout)(keras.layers.GlobalAveragePooling2D()(features))
-    outputs = {
-        "name": keras.layers.Dense(CLASSES["name"], name="name")(pooled),
-        "clothing": keras.layers.Dense(CLASSES["clothing"], name="clothing")(pooled),
-        "cells": keras.layers.Dense(CLASSES["cells"], name="cells")(features),
-        "colour": keras.layers.Dense(CLASSES["colour"], name="colour")(features),
-        "word": LetterReader(name="word")(features),
-    }
+    outputs = {}
+    for key, classes in CLASSES.items():
+        place = SHAPE_OF[key]
+        logits = keras.layers.Dense(math.prod(place[2:]) * classes, name=f"{key}_dense")
+        source = finer if key == "strokes" else features if place else pooled
+        outputs[key] = keras.layers.Reshape((*place, classes), name=key)(logits(source))
     return keras.Model(encoder.input, outputs, name="pretraining")
 
 
@@ -128,20 +141,54 @@ class MaskedCrossentropy(keras.losses.Loss):
         return ops.sum(loss * sample_weight) / ops.maximum(ops.sum(sample_weight), 1.0)
 
 
+def is_whole_model(preset: Path | None) -> bool:
+    """Whether a preset holds encoder, projector and decoder."""
+    return preset is not None and (preset / "task.json").is_file()
+
+
+def load_encoder(preset: Path) -> FastVLM:
+    """The encoder of a preset, which may be that of a whole model."""
+    if is_whole_model(preset):
+        return FastVLMCausalLM.from_preset(str(preset)).backbone.vision_encoder
+    return FastVLM.from_preset(preset)
+
+
 def completed_epochs(folder: Path) -> int:
     """How many epochs an earlier run has logged."""
     log = folder / "log.csv"
     return max(len(log.read_text().splitlines()) - 1, 0) if log.is_file() else 0
 
 
+def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Gives every head its loss, weight and accuracy."""
+    model.compile(
+        optimizer,
+        loss={key: MaskedCrossentropy() for key in CLASSES},
+        loss_weights=LOSS_WEIGHTS,
+        weighted_metrics={key: ["sparse_categorical_accuracy"] for key in CLASSES},
+    )
+
+
+def warm_heads(
+    model: keras.Model, encoder: FastVLM, data: DemoData, steps: int, batch_size: int
+) -> None:
+    """Fits fresh heads to an encoder that stays as it is."""
+    encoder.trainable = False
+    optimizer = keras.optimizers.AdamW(3e-3, weight_decay=0.01, use_ema=True, ema_momentum=0.99)
+    compile_model(model, optimizer)
+    pictures = LabelledPictures(data, batch_size, steps, seed=1)
+    model.fit(pictures, epochs=2, shuffle=False, verbose=2)
+    encoder.trainable = True
+
+
 def pretrain(
     data: DemoData,
     folder: Path,
     epochs: int,
-    start: Path | None = None,
+    start: FastVLM | None = None,
     steps: int = 250,
     batch_size: int = 64,
-    learning_rate: float = 1.5e-3,
+    learning_rate: float = 1e-3,
 ) -> FastVLM:
     """Trains the encoder; resumes from `folder` after a kill.
 
@@ -149,22 +196,22 @@ def pretrain(
         data: the recipe's pictures.
         folder: backups, the log, and the trained encoder.
         epochs: of `steps` batches; the learning rate falls along a cosine over all of them.
-        start: preset of an earlier encoder to go on from, with a fresh optimizer.
+        start: an earlier encoder to go on from, with a fresh optimizer; the heads are fitted to
+            it first, so that they do not undo it.
         steps: batches of an epoch.
         batch_size: pictures of a batch.
         learning_rate: peak of the cosine.
 
     Returns:
-        The trained encoder in its branched form.
+        The trained encoder, branched if `start` is branched or not given.
     """
     if (folder / "encoder" / "config.json").is_file():
         return FastVLM.from_preset(folder / "encoder")
     shape = (data.size, data.size, 3)
-    encoder = (
-        FastVLM.from_preset(start)
-        if start is not None
-        else FastVLM.from_variant("demo", include_top=False, input_shape=shape)
-    )
+    encoder = start or FastVLM.from_variant("demo", include_top=False, input_shape=shape)
+    if epochs == 0:
+        encoder.save_to_preset(folder / "encoder")
+        return encoder
     model = build(encoder)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, epochs * steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=200
@@ -173,15 +220,13 @@ def pretrain(
         schedule, weight_decay=0.05, global_clipnorm=1.0, use_ema=True, ema_momentum=0.995
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-    model.compile(
-        optimizer,
-        loss={key: MaskedCrossentropy() for key in CLASSES},
-        loss_weights=LOSS_WEIGHTS,
-        weighted_metrics={key: ["sparse_categorical_accuracy"] for key in CLASSES},
-    )
     folder.mkdir(parents=True, exist_ok=True)
     backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
-    pictures = LabelledPictures(data, batch_size, steps, epoch=completed_epochs(folder))
+    done = completed_epochs(folder)
+    if start is not None and not done:
+        warm_heads(model, encoder, data, steps, batch_size)
+    compile_model(model, optimizer)
+    pictures = LabelledPictures(data, batch_size, steps, epoch=done)
     log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
     model.fit(pictures, epochs=epochs, callbacks=[backup, log], shuffle=False, verbose=2)
     encoder.save_to_preset(folder / "encoder")

@@ -149,7 +149,7 @@ class DemoData:
             return Sample(scene.image, scene)
         if kind == "words":
             made = words.make_word(rng, self.source(kind, split), split, self.size)
-            return Sample(made.image, made.word)
+            return Sample(made.image, made)
         if kind == "emoji":
             return self._emoji(split, index, rng)
         if kind == "easy_vqa":
@@ -192,7 +192,9 @@ class DemoData:
         if kind == "scenes":
             return scene_turns(rng, sample.fact, int(rng.integers(2, 5)))
         if kind == "words":
-            return words.word_turns(rng, sample.fact, int(rng.integers(1, 4)), self.upper_words)
+            return words.word_turns(
+                rng, sample.fact.word, int(rng.integers(1, 4)), self.upper_words
+            )
         if kind == "emoji":
             labels = self.bank.labels if split == "train" else self.unseen.labels
             return naming.naming_turns(rng, sample.fact, labels, int(rng.integers(2, 4)))
@@ -225,8 +227,11 @@ class DemoData:
 
         Returns:
             uint8[size, size, 3] and int32 targets, -1 where nothing is to be learnt: `name` []
-            (0 to 649), `cells` [4, 4] (emoji, then shapes, then NOTHING), `colour` [4, 4]
-            (index in COLOUR_NAMES), `word` [6] (0 blank, 1 to 26), `clothing` [] (0 to 9).
+            (0 to 649), `clothing` [] (0 to 9); `cells` [4, 4] (emoji, then shapes, then NOTHING),
+            `colour` [4, 4] (index in COLOUR_NAMES), `x`, `y`, `size` [4, 4] of the object in a
+            cell, in steps; `letters` [4, 4, 4] by columns of a cell, `strokes` [8, 8, 2] the same
+            on a finer grid, `spelling` [4, 4, 6] by the letter's number in the word (0 nothing,
+            1 to 26).
         """
         rng = self._rng(kind, split, index, seed)
         sample = self.sample(kind, split, index, rng)

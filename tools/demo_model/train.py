@@ -6,6 +6,7 @@ Stages: fetch and draw -> encoder from labels -> projector and decoder on the fr
 everything together, or with `--frozen` projector and decoder once more, which sees twice as many
 records in the same time -> preset (encoder folded, weights in float16). Each stage keeps backups in
 WORK, so the same command goes on after a kill where it was; a finished stage is not run again.
+With `--start MODEL` all of them go on from an earlier model instead of from nothing.
 Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
 """
 
@@ -21,9 +22,9 @@ import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from tools.demo_model import fetch, finetune, pretrain
-from tools.demo_model.records import DemoData
+from tools.demo_model.records import KINDS, DemoData
 
-LANGUAGE_MIX = {"scenes": 0.32, "emoji": 0.42, "words": 0.06, "easy_vqa": 0.08, "clothing": 0.12}
+LANGUAGE_MIX = {"scenes": 0.45, "emoji": 0.27, "words": 0.06, "easy_vqa": 0.12, "clothing": 0.10}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,8 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     fetch.main(["--work", str(options.work)])
     timed("encoder", lambda: encoder_stage(options))
     timed("language", lambda: language_stage(options))
-    timed("together", lambda: together_stage(options))
-    model = FastVLMCausalLM.from_preset(str(options.work / "together" / "preset"))
+    if options.together_epochs:
+        timed("together", lambda: together_stage(options))
+    model = FastVLMCausalLM.from_preset(str(finished_stage(options) / "preset"))
     model.reparameterize(fold=True)
     finetune.widen_context(model)
     model.save_to_preset(options.out, weights_dtype="float16")
@@ -49,31 +51,58 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, help="folder of the finished preset")
     made.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--pretrain-epochs", type=int, default=20, help="16 000 pictures each")
-    made.add_argument("--start", type=Path, help="an earlier run's encoder to go on from")
+    made.add_argument(
+        "--pretrain-epochs", type=int, default=20, help="16 000 pictures each; 0 keeps `--start`'s"
+    )
+    made.add_argument("--start", type=Path, help="an earlier encoder, or model, to go on from")
     made.add_argument("--language-epochs", type=int, default=11, help="8 000 records each")
-    made.add_argument("--together-epochs", type=int, default=7, help="8 000 records each")
+    made.add_argument("--together-epochs", type=int, default=7, help="0 leaves it out")
     made.add_argument("--frozen", action="store_true", help="keep the encoder frozen to the end")
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
+    shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
+    made.add_argument(
+        "--pretrain-mix", type=parse_mix, default=pretrain.MIX, help=shares.format("stage 1")
+    )
+    made.add_argument(
+        "--mix", type=parse_mix, default=LANGUAGE_MIX, help=shares.format("the language stages")
+    )
     return made
+
+
+def parse_mix(text: str) -> dict[str, float]:
+    """Reads "scenes=0.6,emoji=0.4"."""
+    mix = {kind: float(share) for kind, share in (part.split("=") for part in text.split(","))}
+    if unknown := set(mix) - set(KINDS):
+        raise argparse.ArgumentTypeError(f"unknown kinds {sorted(unknown)}, expected {KINDS}")
+    return mix
 
 
 def encoder_stage(options: argparse.Namespace) -> None:
     """Stage 1, see `pretrain`."""
-    data = DemoData(options.work, options.clothing, options.size, pretrain.MIX)
+    data = DemoData(options.work, options.clothing, options.size, options.pretrain_mix)
     data.load()
-    pretrain.pretrain(data, options.work / "pretrain", options.pretrain_epochs, options.start)
+    start = None if options.start is None else pretrain.load_encoder(options.start)
+    pretrain.pretrain(data, options.work / "pretrain", options.pretrain_epochs, start)
 
 
 def language_stage(options: argparse.Namespace) -> None:
-    """Stage 2: the encoder is fused and frozen, projector and decoder learn."""
+    """Stage 2: the encoder is fused and frozen, projector and decoder learn.
+
+    With a whole model as `--start` they go on from that model's.
+    """
     folder = options.work / "language"
     if (folder / "preset").is_dir():
         return
     data = language_data(options)
     encoder = FastVLM.from_preset(options.work / "pretrain" / "encoder")
-    model = finetune.build_model(data, encoder)
-    model.reparameterize()
+    if pretrain.is_whole_model(options.start):
+        model = FastVLMCausalLM.from_preset(str(options.start))
+        model.preprocessor.sequence_length = finetune.SEQUENCE_LENGTH
+        if options.pretrain_epochs:
+            finetune.exchange_encoder(model, encoder, data)
+    else:
+        model = finetune.build_model(data, encoder)
+        model.reparameterize()
     model.backbone.vision_encoder.trainable = False
     finetune.train_stage(
         model, data, folder, options.language_epochs, options.records, 1.5e-3, options.seed + 1
@@ -100,6 +129,12 @@ def together_stage(options: argparse.Namespace) -> None:
     save_finished(model, folder / "preset")
 
 
+def finished_stage(options: argparse.Namespace) -> Path:
+    """The last stage's folder."""
+    work: Path = options.work
+    return work / ("together" if options.together_epochs else "language")
+
+
 def save_finished(model: FastVLMCausalLM, folder: Path) -> None:
     """Writes beside the folder and moves: a folder that exists is a finished stage."""
     partial = folder.with_suffix(".partial")
@@ -110,7 +145,7 @@ def save_finished(model: FastVLMCausalLM, folder: Path) -> None:
 
 def language_data(options: argparse.Namespace) -> DemoData:
     """The pictures and questions of stages 2 and 3; words are answered in capitals."""
-    data = DemoData(options.work, options.clothing, options.size, LANGUAGE_MIX, upper_words=True)
+    data = DemoData(options.work, options.clothing, options.size, options.mix, upper_words=True)
     data.load()
     return data
 

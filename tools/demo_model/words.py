@@ -70,10 +70,17 @@ EASY_WORDS = tuple(
 
 @dataclass(frozen=True)
 class WordPicture:
-    """A printed word: uint8[S, S, 3], and the word in lower case."""
+    """A printed word.
+
+    Attributes:
+        image: uint8[S, S, 3].
+        word: in lower case.
+        centres: float32[letters, 2], x and y of each letter as shares of the side.
+    """
 
     image: np.ndarray
     word: str
+    centres: np.ndarray
 
 
 def lexicon(work: Path | None) -> tuple[str, ...]:
@@ -116,8 +123,14 @@ def _fitting_font(rng: np.random.Generator, text: str, limit: float) -> ImageFon
     return load_font(name, max(9, round(rng.uniform(0.72, 1.0) * largest)))
 
 
-def draw_word(rng: np.random.Generator, word: str, size: int) -> np.ndarray:
-    """Draws a word on a ground, in a tone that stands out: uint8[size, size, 3]."""
+def draw_word(rng: np.random.Generator, word: str, size: int) -> WordPicture:
+    """Draws a word on a ground, in a tone that stands out.
+
+    Args:
+        rng: the source of randomness.
+        word: the word in lower case; it may come out in capitals.
+        size: side in pixels.
+    """
     style = rng.random()
     text = word.upper() if style < 0.4 else word.capitalize() if style < 0.5 else word
     font = _fitting_font(rng, text, 0.92 * size)
@@ -127,15 +140,26 @@ def draw_word(rng: np.random.Generator, word: str, size: int) -> np.ndarray:
     y = rng.uniform(0.08, 0.92) * room_y - top
     mask = Image.new("L", (size, size))
     ImageDraw.Draw(mask).text((x, y), text, fill=255, font=font)
+    centre = np.array((x + (left + right) / 2, y + (top + bottom) / 2), np.float32)
+    ends = np.array([font.getlength(text[:i]) for i in range(len(text) + 1)], np.float32)
+    centres = np.stack([x + (ends[:-1] + ends[1:]) / 2, np.full(len(text), centre[1])], -1)
     if rng.random() < 0.5:
-        centre = (x + (left + right) / 2, y + (top + bottom) / 2)
-        mask = mask.rotate(rng.uniform(-7, 7), Image.Resampling.BILINEAR, center=centre)
+        angle = rng.uniform(-7, 7)
+        mask = mask.rotate(angle, Image.Resampling.BILINEAR, center=tuple(centre))
+        centres = centre + (centres - centre) @ _counterclockwise(angle)
     ground, tones = _word_ground(rng, size)
     cover = np.asarray(mask, np.float32)[..., None] / 255.0
     image = ground + cover * (_ink(rng, tones) - ground)
     if rng.random() < 0.2:
         image = image + rng.normal(0, rng.uniform(2, 10), image.shape).astype(np.float32)
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    pixels = np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    return WordPicture(pixels, word, (centres / size).astype(np.float32))
+
+
+def _counterclockwise(degrees: float) -> np.ndarray:
+    """The matrix that turns row vectors (x, y), y downwards, as PIL turns pictures."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    return np.array([[cos, -sin], [sin, cos]])
 
 
 def _word_ground(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +183,7 @@ def _ink(rng: np.random.Generator, tones: np.ndarray) -> np.ndarray:
 def make_word(
     rng: np.random.Generator, words: tuple[str, ...], split: str, size: int
 ) -> WordPicture:
-    """Makes one picture of a word of the split; three in ten training words are made up.
+    """Makes one picture of a word of the split; half of the training words are made up.
 
     Args:
         rng: the source of randomness.
@@ -168,11 +192,11 @@ def make_word(
         size: side in pixels.
     """
     word = pick(rng, words)
-    if split == "train" and rng.random() < 0.3:
+    if split == "train" and rng.random() < 0.5:
         word = made_up_word(rng)
         while held_out("word", word):
             word = made_up_word(rng)
-    return WordPicture(draw_word(rng, word, size), word)
+    return draw_word(rng, word, size)
 
 
 def letter_ids(word: str) -> np.ndarray:
