@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options; the defaults are those of the shipped model."""
+    """The command's options; the defaults make a model from nothing."""
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("--work", type=Path, required=True, help="folder of downloads and backups")
     made.add_argument("--clothing", type=Path, help="tar of the clothing photos")
