@@ -81,3 +81,10 @@ def test_mix_is_read() -> None:
     assert train.parse_mix("scenes=0.6,words=0.4") == {"scenes": 0.6, "words": 0.4}
     with pytest.raises(argparse.ArgumentTypeError, match="films"):
         train.parse_mix("films=1")
+
+
+def test_no_epochs_need_an_earlier_encoder(tmp_path: Path) -> None:
+    folders = ["--work", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        train.main([*folders, "--pretrain-epochs", "0"])
+    assert not list(tmp_path.iterdir())

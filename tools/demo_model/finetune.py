@@ -22,7 +22,7 @@ from dl_techniques import (
     FastVLMTokenizer,
 )
 from dl_techniques.data import ConversationDataset
-from tools.demo_model.pretrain import completed_epochs
+from tools.demo_model.pretrain import LabelledPictures, completed_epochs
 from tools.demo_model.records import DemoData
 from tools.demo_model.tokenizer_corpus import tokenizer_corpus
 
@@ -140,17 +140,13 @@ def exchange_encoder(
     fitted = keras.Sequential([keras.Input(vision.input_shape[1:]), vision, projector])
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.01)
     fitted.compile(keras.optimizers.Adam(schedule), loss="mse")
+    pictures = LabelledPictures(data, batch_size, steps, seed=5)
     for step in range(steps):
-        images = np.stack([_any_picture(data, step * batch_size + i) for i in range(batch_size)])
-        images = images.astype("float32") / 255
+        images = pictures[step][0]
         target = old(before(images, training=False), training=False)
         loss = fitted.train_on_batch(images, target)
         if step % 100 == 99:
             print(f"projector, step {step + 1}: mean squared error {float(loss):.4f}", flush=True)
-
-
-def _any_picture(data: DemoData, number: int) -> np.ndarray:
-    return data.make_labelled(data.kind_at(number, 5), "train", number, 5)[0]
 
 
 def freeze_batch_norms(model: keras.Model) -> None:

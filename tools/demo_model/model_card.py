@@ -36,8 +36,8 @@ A vision-language model of {parameters} parameters: FastVLM encoder (variant `de
 visual tokens, folded), two dense layers, a Qwen2-type decoder of 3 layers with a vocabulary of
 2048. Weights are float16 on disk and float32 in memory. It shows that the whole way works, on any
 backend and without a download. It was trained on two CPU cores, in sittings that each went on from
-the last: the encoder for 46 epochs of 16 000 pictures (43, 82, 30 and 42 minutes), projector and
-decoder on the frozen encoder ({language} minutes). It is not yet what its size could
+the last: the encoder for 46 epochs of 16 000 pictures (about 43, 82, 33 and 45 minutes), projector
+and decoder on the frozen encoder (about {language} minutes). It is not yet what its size could
 learn: where a figure below is under its target, the target was missed.
 
 ## What it can do, measured
@@ -71,7 +71,8 @@ The recipe, from downloads to a preset:
 `python -m tools.demo_model.train --work WORK --clothing TAR --out PRESET --frozen`. `--start MODEL`
 goes on from an earlier one, which is how this one was made: sittings of the encoder differed in the
 shares of the kinds (`--pretrain-mix`, printed words from 10 to 40 %), those of the language in
-`--mix`; a sitting of each ran side by side and was ended before its last epochs.
+`--mix`; one sitting of each ran side by side and was ended before its last epochs, where the moving
+averages of its last backup were taken.
 The weights are under the licence of the package, Apache-2.0.
 """
 

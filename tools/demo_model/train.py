@@ -30,6 +30,8 @@ LANGUAGE_MIX = {"scenes": 0.45, "emoji": 0.27, "words": 0.06, "easy_vqa": 0.12, 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command."""
     options = parser().parse_args(arguments)
+    if not options.pretrain_epochs and options.start is None:
+        parser().error("--pretrain-epochs 0 keeps an earlier encoder: name it with --start")
     keras.utils.set_random_seed(options.seed)
     fetch.main(["--work", str(options.work)])
     timed("encoder", lambda: encoder_stage(options))
