@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dl_techniques.allocator import keep_freed_memory
 from dl_techniques.cli.evaluate import make_answerer
 from dl_techniques.data.images import load_image
 from dl_techniques.evaluation import QuestionSet, load_sets
@@ -133,6 +134,7 @@ def main(argv: Sequence[str] | None = None, **shape: Any) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="runs of a time")
     parser.add_argument("--dtype", default="float32", help="of the timed model")
     options = parser.parse_args(argv)
+    keep_freed_memory()
     sets = [pick(questions, options.limit) for questions in load_sets(options.data)]
     demo = FastVLMCausalLM.from_preset("demo")
     demo.compile(sampler="greedy")

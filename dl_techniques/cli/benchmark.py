@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dl_techniques.allocator import keep_freed_memory
 from dl_techniques.cli import session
 from dl_techniques.cli.benchmark_table import to_text
 from dl_techniques.cli.describe import QUESTION
@@ -36,6 +37,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-new-tokens", type=positive_int, default=32, metavar="N")
     parser.add_argument("--no-cold", action="store_true", help="skip the runs from a cold start")
     parser.add_argument("--no-fuse", action="store_true", help="warm runs on the branched encoder")
+    parser.add_argument(
+        "--keep-freed-memory",
+        action="store_true",
+        help="measure with dl_techniques.keep_freed_memory(), which steadies the encoder's times",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_encoder_options(parser)
     parser.set_defaults(run=run)
@@ -207,7 +213,12 @@ def run(options: argparse.Namespace) -> int:
     from dl_techniques.evaluation.report import machine
     from dl_techniques.evaluation.speed import thread_settings
 
+    kept = options.keep_freed_memory and keep_freed_memory()
     report = measure(options)
-    report["machine"] = {**machine(), "threads": thread_settings() or "library default"}
+    report["machine"] = {
+        **machine(),
+        "threads": thread_settings() or "library default",
+        "freed memory": "kept" if kept else "given back",
+    }
     print(json.dumps(report, indent=2) if options.json else to_text(report), flush=True)
     return 0
