@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import finetune, pretrain, train
+from dl_techniques.data import ConversationDataset
+from tools.demo_model import finetune, grounding, pretrain, train
+from tools.demo_model.deepen import WRITERS, deepen
 from tools.demo_model.pretrain_labels import IGNORED
 from tools.demo_model.records import DemoData
 
@@ -75,6 +77,89 @@ def test_projector_follows_an_exchanged_encoder() -> None:
     finetune.exchange_encoder(model, other, DATA, steps=60, batch_size=8)
     assert np.square(rows() - before).mean() < 0.95 * disturbed
     np.testing.assert_array_equal(vision.get_weights()[0], weights[0])
+
+
+def test_deeper_decoder_answers_as_before_and_its_new_layers_learn() -> None:
+    keras.utils.set_random_seed(0)
+    model = FastVLMCausalLM.from_preset("demo")
+    layers = len(model.backbone.text_backbone.transformer_layers)
+    deeper = deepen(model, layers + 2)
+    records = finetune.Conversations(DemoData(None, mix={"scenes": 1.0}), 2, seed=3)
+    x, y, weights = ConversationDataset(records, deeper.preprocessor, 2, shuffle=False)[0]
+    deeper.preprocessor = None  # the batch is made already
+    before = keras.ops.convert_to_numpy(model(x, training=False))
+    after = keras.ops.convert_to_numpy(deeper(x, training=False))
+    np.testing.assert_allclose(after, before, atol=1e-5 * np.abs(before).max())
+    if keras.backend.backend() == "jax":
+        return  # training compiles slowly there
+    new = deeper.backbone.text_backbone.transformer_layers[1]
+    silent = [w for w in new.weights if w.path.endswith(WRITERS)]
+    assert len(silent) == 2 and not any(np.any(keras.ops.convert_to_numpy(w)) for w in silent)
+    deeper.backbone.vision_encoder.trainable = False
+    deeper.compile(keras.optimizers.Adam(1e-3))
+    deeper.train_on_batch(x, y, weights)
+    assert all(np.all(keras.ops.convert_to_numpy(w).any(-1)) for w in silent)
+
+
+def test_raised_embeddings_leave_the_head_as_it_is() -> None:
+    model = FastVLMCausalLM.from_preset("demo")
+    decoder = model.backbone.text_backbone
+    stream = np.random.default_rng(0).standard_normal((1, 3, decoder.hidden_dim)).astype("float32")
+
+    def logits() -> np.ndarray:
+        return np.asarray(
+            keras.ops.convert_to_numpy(
+                decoder.token_embedding(decoder.layer_norm(stream), reverse=True)
+            )
+        )
+
+    before, table = logits(), keras.ops.convert_to_numpy(decoder.token_embedding.embeddings).copy()
+    factor = grounding.raise_embeddings(model, 0.7)
+    raised = keras.ops.convert_to_numpy(decoder.token_embedding.embeddings)
+    np.testing.assert_allclose(raised, factor * table, rtol=1e-5)
+    assert np.isclose(np.sqrt(np.square(raised).mean()), 0.7, rtol=1e-4)
+    np.testing.assert_allclose(logits(), before, atol=1e-5 * np.abs(before).max())
+
+
+def test_rows_of_a_picture_take_on_the_words_of_what_is_in_them() -> None:
+    keras.utils.set_random_seed(0)
+    model = FastVLMCausalLM.from_preset("demo")
+    pictures = DemoData(None, mix={"scenes": 1.0})
+    images, targets, weights = pretrain.LabelledPictures(pictures, 32, 1, seed=9)[0]
+    seen = weights["colour"].reshape(32, -1) > 0
+    words = grounding.colour_table(model, 1.0)[targets["colour"].reshape(32, -1)[seen]]
+
+    def likeness() -> float:
+        vision = model.backbone.vision_encoder(images, training=False)
+        rows = keras.ops.convert_to_numpy(model.backbone.projector(vision)).reshape(32, 16, -1)
+        found = rows[seen]
+        lengths = np.linalg.norm(found, axis=-1) * np.linalg.norm(words, axis=-1)
+        return float(((found * words).sum(-1) / lengths).mean())
+
+    before = likeness()
+    grounding.name_objects(model, pictures, 3.0, steps=40, batch_size=8)
+    assert likeness() > before + 0.05
+
+
+def test_layers_to_go_on_with_are_counted() -> None:
+    model = FastVLMCausalLM.from_preset("demo")
+    layers = len(model.backbone.text_backbone.transformer_layers)
+    for wrong in (layers - 1, 2 * layers + 1):
+        with pytest.raises(ValueError, match=f"{wrong} layers from {layers}"):
+            deepen(model, wrong)
+
+
+def test_what_tells_most_comes_last_in_most_conversations() -> None:
+    data = DemoData(None, mix={"scenes": 1.0}, lookups=True)
+    records = finetune.Conversations(data, 60, seed=3)
+    orders = []
+    for number in range(len(records)):
+        messages = records[number]["messages"]
+        answers = [m["content"] for m in messages if m["role"] == "assistant"]
+        closed = [answer in ("yes", "no") for answer in answers]
+        if any(closed) and not all(closed):
+            orders.append(closed == sorted(closed, reverse=True))
+    assert len(orders) > 15 and 0.6 < np.mean(orders) < 1
 
 
 def test_mix_is_read() -> None:

@@ -24,13 +24,14 @@ from dl_techniques import (
 from dl_techniques.data import ConversationDataset
 from tools.demo_model.pretrain import LabelledPictures, completed_epochs
 from tools.demo_model.records import DemoData
+from tools.demo_model.scene_questions import OPEN_TYPES
 from tools.demo_model.tokenizer_corpus import tokenizer_corpus
 
 VOCABULARY = 2048
 SEQUENCE_LENGTH = 128
 CONTEXT = 512
 DECODER = {
-    "num_layers": 3,
+    "num_layers": 5,
     "num_query_heads": 6,
     "num_key_value_heads": 2,
     "hidden_dim": 192,
@@ -41,6 +42,7 @@ DECODER = {
 
 
 SHORT, LONG = ("emoji", "words", "clothing"), ("scenes", "easy_vqa")
+ORDERED = 0.75  # share of LONG conversations where what tells most comes last
 MOST_TURNS = {"emoji": 2, "words": 2, "clothing": 2, "scenes": 3, "easy_vqa": 3}
 
 
@@ -70,10 +72,16 @@ class Conversations:
     def __getitem__(self, index: int) -> dict[str, Any]:
         index += self.start
         kind = self._kind(index)
-        record = self.data.make_record(kind, "train", index, self.seed)
-        turns = record["messages"][: 2 * MOST_TURNS[kind]]
+        image, turns = self.data.typed_record(kind, "train", index, self.seed)
         rng = np.random.default_rng((self.seed, 7, index))
-        return {"images": [record["image"]], "messages": [_as_typed(turn, rng) for turn in turns]}
+        turns = turns[: MOST_TURNS[kind]]
+        if kind in LONG and rng.random() < ORDERED:
+            turns = sorted(turns, key=_told)
+        messages = []
+        for _, question, answer in turns:
+            messages.append({"role": "user", "content": _as_typed(question, rng)})
+            messages.append({"role": "assistant", "content": answer})
+        return {"images": [image], "messages": messages}
 
     def _kind(self, index: int) -> str:
         """The block's group, in proportion to the mix, then a kind of that group."""
@@ -86,20 +94,23 @@ class Conversations:
         return group[int(rng.choice(len(group), p=shares / shares.sum()))]
 
 
-def _as_typed(message: dict[str, str], rng: np.random.Generator) -> dict[str, str]:
+def _told(turn: tuple[str, str, str]) -> int:
+    """How much a turn tells of the answers to others: a yes or no, one thing, everything."""
+    kind, _, answer = turn
+    return 0 if answer in ("yes", "no") else 2 if kind in OPEN_TYPES else 1
+
+
+def _as_typed(question: str, rng: np.random.Generator) -> str:
     """Questions as people type them: half with a capital, some without the final mark."""
-    if message["role"] != "user":
-        return message
-    text = message["content"]
     if rng.random() < 0.5:
-        text = text[:1].upper() + text[1:]
+        question = question[:1].upper() + question[1:]
     if rng.random() < 0.15:
-        text = text.rstrip("?.")
-    return {**message, "content": text}
+        question = question.rstrip("?.")
+    return question
 
 
-def build_model(data: DemoData, encoder: FastVLM) -> FastVLMCausalLM:
-    """A fresh decoder, projector and tokenizer around a trained encoder."""
+def build_model(data: DemoData, encoder: FastVLM, dtype: str = "float32") -> FastVLMCausalLM:
+    """A fresh decoder and projector of a dtype policy, and a tokenizer, for a trained encoder."""
     tokenizer = FastVLMTokenizer.from_texts(tokenizer_corpus(data), vocabulary_size=VOCABULARY)
     side = data.size
     preprocessor = FastVLMCausalLMPreprocessor(
@@ -110,9 +121,9 @@ def build_model(data: DemoData, encoder: FastVLM) -> FastVLMCausalLM:
         system_prompt=None,
     )
     decoder = keras_hub.models.QwenBackbone(
-        vocabulary_size=tokenizer.vocabulary_size(), dropout=0.0, **DECODER
+        vocabulary_size=tokenizer.vocabulary_size(), dropout=0.0, dtype=dtype, **DECODER
     )
-    return FastVLMCausalLM(FastVLMBackbone(encoder, decoder), preprocessor)
+    return FastVLMCausalLM(FastVLMBackbone(encoder, decoder, dtype=dtype), preprocessor)
 
 
 def exchange_encoder(

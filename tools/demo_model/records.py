@@ -30,7 +30,7 @@ from tools.demo_model.pretrain_labels import (
     empty_targets,
     make_targets,
 )
-from tools.demo_model.scene_questions import scene_turns
+from tools.demo_model.scene_questions import scene_turns, training_shares
 from tools.demo_model.scenes import SceneMaker, Thing
 from tools.demo_model.splits import split_id
 
@@ -67,6 +67,7 @@ class DemoData:
         size: side of the pictures in pixels.
         mix: share of each kind for `kind_at`; need not sum to one.
         upper_words: answer the reading questions in capitals.
+        lookups: ask scenes more often what is found at the object that the question names.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class DemoData:
         size: int = 64,
         mix: Mapping[str, float] = MIX,
         upper_words: bool = False,
+        lookups: bool = False,
     ) -> None:
         self.work = None if work is None else Path(work)
         self.clothing_tar = None if clothing_tar is None else Path(clothing_tar)
@@ -85,6 +87,7 @@ class DemoData:
             raise ValueError(f"kinds {sorted(unknown)} are unknown, expected some of {KINDS}")
         self.mix = dict(mix)
         self.upper_words = upper_words
+        self.scene_shares = (training_shares(),) if lookups else ()
         self._loaded: dict[tuple[str, str], Any] = {}
 
     @cached_property
@@ -190,7 +193,8 @@ class DemoData:
 
     def _turns(self, kind: str, split: str, sample: Sample, rng: np.random.Generator) -> Turns:
         if kind == "scenes":
-            return scene_turns(rng, sample.fact, int(rng.integers(2, 5)))
+            count = int(rng.integers(2, 5))
+            return scene_turns(rng, sample.fact, count, *self.scene_shares)
         if kind == "words":
             return words.word_turns(
                 rng, sample.fact.word, int(rng.integers(1, 4)), self.upper_words

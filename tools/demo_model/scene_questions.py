@@ -6,7 +6,7 @@ and directions differ clearly. Functions return (question, answer) or None.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -221,9 +221,21 @@ _NAMES = list(ASKERS)
 _SHARES = np.array([weight for _, weight in ASKERS.values()])
 
 
-def scene_turns(rng: np.random.Generator, scene: Scene, count: int) -> list[tuple[str, str, str]]:
+LOOKUPS = {"where": 4.0, "exists": 2.4, "is_beside": 2.4, "bigger": 2.4, "colour": 1.8}
+"""Questions whose answer is found at the object they name, and their weight in training."""
+
+
+def training_shares(lookups: Mapping[str, float] = LOOKUPS) -> np.ndarray:
+    """Returns float[types]: `ASKERS`' weights with those of look-ups raised, captions halved."""
+    weights = {name: weight for name, (_, weight) in ASKERS.items()} | dict(lookups)
+    return np.array([weights[n] / (2 if n in OPEN_TYPES else 1) for n in _NAMES])
+
+
+def scene_turns(
+    rng: np.random.Generator, scene: Scene, count: int, shares: np.ndarray = _SHARES
+) -> list[tuple[str, str, str]]:
     """Returns up to `count` (type, question, answer), each of another type."""
-    order = rng.choice(len(_NAMES), len(_NAMES), replace=False, p=_SHARES / _SHARES.sum())
+    order = rng.choice(len(_NAMES), len(_NAMES), replace=False, p=shares / shares.sum())
     turns: list[tuple[str, str, str]] = []
     for i in order:
         name = _NAMES[int(i)]

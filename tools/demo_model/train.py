@@ -21,7 +21,8 @@ from pathlib import Path
 import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import fetch, finetune, pretrain
+from tools.demo_model import fetch, finetune, grounding, pretrain
+from tools.demo_model.deepen import deepen
 from tools.demo_model.records import KINDS, DemoData
 
 LANGUAGE_MIX = {"scenes": 0.45, "emoji": 0.27, "words": 0.06, "easy_vqa": 0.12, "clothing": 0.10}
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     timed("language", lambda: language_stage(options))
     if options.together_epochs:
         timed("together", lambda: together_stage(options))
-    model = FastVLMCausalLM.from_preset(str(finished_stage(options) / "preset"))
+    model = FastVLMCausalLM.from_preset(str(finished_stage(options) / "preset"), dtype="float32")
     model.reparameterize(fold=True)
     finetune.widen_context(model)
     model.save_to_preset(options.out, weights_dtype="float16")
@@ -60,6 +61,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--language-epochs", type=int, default=11, help="8 000 records each")
     made.add_argument("--together-epochs", type=int, default=7, help="0 leaves it out")
     made.add_argument("--frozen", action="store_true", help="keep the encoder frozen to the end")
+    made.add_argument(
+        "--ground", type=float, metavar="SIZE", help="of words beside pictures, see `grounding`"
+    )
+    made.add_argument("--layers", type=int, help="of the decoder, where `--start`'s has fewer")
+    made.add_argument(
+        "--dtype", default="float32", help="of the language stage's sums, such as mixed_bfloat16"
+    )
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
     shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
     made.add_argument(
@@ -98,13 +106,17 @@ def language_stage(options: argparse.Namespace) -> None:
     data = language_data(options)
     encoder = FastVLM.from_preset(options.work / "pretrain" / "encoder")
     if pretrain.is_whole_model(options.start):
-        model = FastVLMCausalLM.from_preset(str(options.start))
+        model = FastVLMCausalLM.from_preset(str(options.start), dtype=options.dtype)
         model.preprocessor.sequence_length = finetune.SEQUENCE_LENGTH
         if options.pretrain_epochs:
             finetune.exchange_encoder(model, encoder, data)
     else:
-        model = finetune.build_model(data, encoder)
+        model = finetune.build_model(data, encoder, options.dtype)
         model.reparameterize()
+    if options.ground is not None and not pretrain.completed_epochs(folder):
+        grounding.raise_embeddings(model, options.ground)
+        grounding.name_objects(model, data)
+    model = deepen(model, options.layers) if options.layers else model
     model.backbone.vision_encoder.trainable = False
     finetune.train_stage(
         model, data, folder, options.language_epochs, options.records, 1.5e-3, options.seed + 1
@@ -147,7 +159,9 @@ def save_finished(model: FastVLMCausalLM, folder: Path) -> None:
 
 def language_data(options: argparse.Namespace) -> DemoData:
     """The pictures and questions of stages 2 and 3; words are answered in capitals."""
-    data = DemoData(options.work, options.clothing, options.size, options.mix, upper_words=True)
+    data = DemoData(
+        options.work, options.clothing, options.size, options.mix, upper_words=True, lookups=True
+    )
     data.load()
     return data
 
