@@ -87,7 +87,8 @@ def _kind(leaf: Any) -> list[Any]:
 def _record(function: Callable[..., Any], args: Any) -> Callable[..., Any]:
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    recorded: Callable[..., Any] = make_fx(function)(*args)
+    # Tracing counts a bound method's `self` among the arguments, so it gets a plain function.
+    recorded: Callable[..., Any] = make_fx(lambda *given: function(*given))(*args)
     return recorded
 
 

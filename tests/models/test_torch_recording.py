@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from dl_techniques import FastVLMCausalLM
 from dl_techniques.models.torch_recording import CALLS_OF_PREDICT, Recording, recorded_predictions
+from dl_techniques.models.vlm.fast_vlm import compile
 from tests.helpers import numbers, random_array, relative_difference, shake
 from tests.models.vision.fast_vlm.small_network import make_smaller_network, pictures
 
@@ -90,3 +92,30 @@ def test_integers_and_other_variables() -> None:
     held[0] = keras.Variable(10.0)
     assert [numbers(recording(x, n)).tolist() for n in (0, 1, 2)] == [[10, 20], [11, 21], [12, 22]]
     assert len(runs) == 4
+
+
+@on_torch
+def test_methods_are_recorded() -> None:
+    class Scale:
+        def __init__(self) -> None:
+            self.runs = 0
+
+        def times_three(self, x: Any) -> Any:
+            self.runs += 1
+            return 3 * x
+
+    scale, x = Scale(), random_array(2, 5)
+    recording = Recording(scale.times_three, calls=1)
+    for _ in range(4):
+        np.testing.assert_array_equal(recording(x), 3 * x)
+    assert scale.runs == 2  # once as it is, once while it was recorded
+
+
+@on_torch
+def test_a_process_may_encode_any_number_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile, "CALLS_BEFORE_RECORDING", 1)
+    model = FastVLMCausalLM.from_preset("demo")
+    images = random_array(1, 1, *model.backbone.image_size, 3)
+    rows = [keras.ops.convert_to_numpy(model.encode_images(images)) for _ in range(4)]
+    for later in rows[1:]:
+        np.testing.assert_array_equal(later, rows[0])
