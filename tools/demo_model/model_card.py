@@ -2,7 +2,7 @@
 
 fastvlm evaluate --preset demo --data SETS --output report.json
 python -m tools.demo_model.model_card --report report.json --preset dl_techniques/presets/demo \\
-    --parameters 4527072 --language-minutes "35, 23, 83, 26 and 50"
+    --parameters 5314912 --language-minutes "35, 23, 83, 26 and 45"
 """
 
 from __future__ import annotations
