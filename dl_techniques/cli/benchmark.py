@@ -40,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--keep-freed-memory",
         action="store_true",
-        help="measure with dl_techniques.keep_freed_memory(), which steadies the encoder's times",
+        help="measure with dl_techniques.keep_freed_memory()",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     _add_encoder_options(parser)
@@ -218,7 +218,7 @@ def run(options: argparse.Namespace) -> int:
     report["machine"] = {
         **machine(),
         "threads": thread_settings() or "library default",
-        "freed memory": "kept" if kept else "given back",
+        "freed_memory": "kept" if kept else "given back",
     }
     print(json.dumps(report, indent=2) if options.json else to_text(report), flush=True)
     return 0

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
-from dl_techniques.cli import main
+from dl_techniques.cli import benchmark, main
 from dl_techniques.cli.benchmark_table import to_text
 
 
-def test_a_network_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     plot = tmp_path / "growth.png"
     arguments = ["benchmark", "--network", "nano", "--resolutions", "16", "32", "--repeats", "1"]
+    told: list[int] = []
+    monkeypatch.setattr(benchmark, "keep_freed_memory", lambda: told.append(1) or True)
+    arguments += ["--keep-freed-memory"]
     assert main.main([*arguments, "--json", "--plot", str(plot)]) == 0
     report = json.loads(capsys.readouterr().out)
     encoder = report["encoder"]
@@ -23,6 +28,7 @@ def test_a_network_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(encoder["times"]) == 6 and all(c["seconds"] > 0 for c in encoder["times"])
     assert [g["form"] for g in encoder["growth"]] == ["branched", "fused", "folded"]
     assert report["machine"]["cores"] >= 1 and "threads" in report["machine"]
+    assert told == [1] and report["machine"]["freed_memory"] == "kept"
     assert "warm" not in report
     assert plot.read_bytes().startswith(b"\x89PNG")
 

@@ -141,9 +141,7 @@ def exchange_encoder(
         batch_size: pictures of a batch.
     """
     vision, projector = model.backbone.vision_encoder, model.backbone.projector
-    old = keras.models.clone_model(keras.Sequential([projector]))
-    old.build((None, *vision.output.shape[1:]))
-    old.set_weights(projector.get_weights())
+    old = projector_copy(model)
     before = FastVLM.from_config(vision.get_config())
     before.set_weights(vision.get_weights())
     vision.set_weights(encoder.get_weights())
@@ -158,6 +156,15 @@ def exchange_encoder(
         loss = fitted.train_on_batch(images, target)
         if step % 100 == 99:
             print(f"projector, step {step + 1}: mean squared error {float(loss):.4f}", flush=True)
+
+
+def projector_copy(model: FastVLMCausalLM) -> keras.Model:
+    """A model's projector as it is now, apart from the model: float[B, h, w, C] -> rows."""
+    projector = model.backbone.projector
+    copy = keras.models.clone_model(keras.Sequential([projector]))
+    copy.build((None, *model.backbone.vision_encoder.output.shape[1:]))
+    copy.set_weights(projector.get_weights())
+    return copy
 
 
 def freeze_batch_norms(model: keras.Model) -> None:

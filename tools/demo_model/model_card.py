@@ -39,7 +39,8 @@ backend and without a download. It was trained on two CPU cores, in sittings tha
 the last: the encoder for 46 epochs of 16 000 pictures (about 43, 82, 33 and 45 minutes), projector
 and decoder on the frozen encoder (about {language} minutes). The last sitting began with words
 raised to the size of a picture's rows, and with two more layers in the decoder
-(`--ground 3 --layers 5 --dtype mixed_bfloat16`). It is not yet what its size could learn: where a
+(`--ground 3 --layers 5 --dtype mixed_bfloat16`), and went on with a shorter schedule after 22 of 29
+epochs of 4 000 records. It is not yet what its size could learn: where a
 figure below is under its target, the target was missed.
 
 ## What it can do, measured

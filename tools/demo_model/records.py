@@ -30,7 +30,7 @@ from tools.demo_model.pretrain_labels import (
     empty_targets,
     make_targets,
 )
-from tools.demo_model.scene_questions import scene_turns, training_shares
+from tools.demo_model.scene_questions import SHARES, scene_turns, training_shares
 from tools.demo_model.scenes import SceneMaker, Thing
 from tools.demo_model.splits import split_id
 
@@ -87,7 +87,7 @@ class DemoData:
             raise ValueError(f"kinds {sorted(unknown)} are unknown, expected some of {KINDS}")
         self.mix = dict(mix)
         self.upper_words = upper_words
-        self.scene_shares = (training_shares(),) if lookups else ()
+        self.scene_shares = training_shares() if lookups else SHARES
         self._loaded: dict[tuple[str, str], Any] = {}
 
     @cached_property
@@ -194,7 +194,7 @@ class DemoData:
     def _turns(self, kind: str, split: str, sample: Sample, rng: np.random.Generator) -> Turns:
         if kind == "scenes":
             count = int(rng.integers(2, 5))
-            return scene_turns(rng, sample.fact, count, *self.scene_shares)
+            return scene_turns(rng, sample.fact, count, self.scene_shares)
         if kind == "words":
             return words.word_turns(
                 rng, sample.fact.word, int(rng.integers(1, 4)), self.upper_words

@@ -6,7 +6,7 @@ and directions differ clearly. Functions return (question, answer) or None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -218,21 +218,19 @@ ASKERS: dict[str, tuple[Callable[[np.random.Generator, Scene], Turn | None], flo
 }
 OPEN_TYPES = ("caption", "list")
 _NAMES = list(ASKERS)
-_SHARES = np.array([weight for _, weight in ASKERS.values()])
-
-
+SHARES = np.array([weight for _, weight in ASKERS.values()])
 LOOKUPS = {"where": 4.0, "exists": 2.4, "is_beside": 2.4, "bigger": 2.4, "colour": 1.8}
 """Questions whose answer is found at the object they name, and their weight in training."""
 
 
-def training_shares(lookups: Mapping[str, float] = LOOKUPS) -> np.ndarray:
+def training_shares() -> np.ndarray:
     """Returns float[types]: `ASKERS`' weights with those of look-ups raised, captions halved."""
-    weights = {name: weight for name, (_, weight) in ASKERS.items()} | dict(lookups)
+    weights = {name: weight for name, (_, weight) in ASKERS.items()} | LOOKUPS
     return np.array([weights[n] / (2 if n in OPEN_TYPES else 1) for n in _NAMES])
 
 
 def scene_turns(
-    rng: np.random.Generator, scene: Scene, count: int, shares: np.ndarray = _SHARES
+    rng: np.random.Generator, scene: Scene, count: int, shares: np.ndarray = SHARES
 ) -> list[tuple[str, str, str]]:
     """Returns up to `count` (type, question, answer), each of another type."""
     order = rng.choice(len(_NAMES), len(_NAMES), replace=False, p=shares / shares.sum())
