@@ -11,7 +11,7 @@ import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from dl_techniques.data import ConversationDataset
-from tools.demo_model import finetune, grounding, pretrain, train
+from tools.demo_model import finetune, grounding, pointing, pretrain, train
 from tools.demo_model.deepen import WRITERS, deepen
 from tools.demo_model.pretrain_labels import IGNORED
 from tools.demo_model.records import DemoData
@@ -139,6 +139,38 @@ def test_rows_of_a_picture_take_on_the_words_of_what_is_in_them() -> None:
     before = likeness()
     grounding.name_objects(model, pictures, 3.0, steps=40, batch_size=8)
     assert likeness() > before + 0.05
+
+
+def test_first_layer_looks_at_what_a_word_names() -> None:
+    """Shapes on plain grounds, the shipped encoder; the noun's row looks at its objects' cells."""
+    keras.utils.set_random_seed(0)
+    shapes = DemoData(None, mix={"scenes": 1.0})
+    model = pointing.add_pointing_layer(
+        FastVLMCausalLM.from_preset("demo"), shapes, pictures=640, epochs=50
+    )
+    backbone = model.backbone
+    layer = backbone.text_backbone.transformer_layers[0]
+    silent = [w for w in layer.weights if w.path.endswith(WRITERS)]
+    assert len(silent) == 2 and not any(np.any(keras.ops.convert_to_numpy(w)) for w in silent)
+    shares = []
+    for number in range(24):
+        scene = shapes.sample("scenes", "train", number, np.random.default_rng((5, number))).fact
+        for name in {thing.name for thing in scene.things}:
+            there = np.zeros((4, 4), bool)
+            for thing in scene.things:
+                there[thing.cell] |= thing.name == name
+            token = model.preprocessor.tokenizer(f" {name}")[-1]
+            rows = backbone.image_embedding.embed(scene.image[None] / np.float32(255))
+            word = backbone.token_embedding(np.array([[token]]))
+            inputs = layer._self_attention_layernorm(keras.ops.concatenate([rows, word], 1))
+            attention = layer._self_attention_layer
+            query, key = (
+                keras.ops.convert_to_numpy(attention.rotary_embedding_layer(dense(inputs)))[0, :, 0]
+                for dense in (attention._query_dense, attention._key_dense)
+            )
+            scores = np.exp(key @ query[-1] * query.shape[-1] ** -0.5)
+            shares.append(scores[:16][there.ravel()].sum() / scores.sum())
+    assert len(shares) > 30 and np.mean(shares) > 0.5
 
 
 def test_layers_to_go_on_with_are_counted() -> None:

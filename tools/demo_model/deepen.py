@@ -14,7 +14,7 @@ import numpy as np
 
 from dl_techniques import FastVLMBackbone, FastVLMCausalLM
 
-__all__ = ["deepen"]
+__all__ = ["deepen", "with_layers"]
 WRITERS = ("attention_output/kernel", "feedforward_output_dense/kernel")
 
 
@@ -32,13 +32,22 @@ def deepen(model: FastVLMCausalLM, layers: int) -> FastVLMCausalLM:
     count = len(old.transformer_layers)
     if not count <= layers <= 2 * count:
         raise ValueError(f"{layers} layers from {count}: expected {count} to {2 * count}")
-    decoder = type(old).from_config({**old.get_config(), "num_layers": layers})
+    return with_layers(model, _sources(count, layers))
+
+
+def with_layers(model: FastVLMCausalLM, sources: list[tuple[int, bool]]) -> FastVLMCausalLM:
+    """Returns a model whose decoder layers are copies of the old ones.
+
+    Args:
+        model: shares its encoder and preprocessor with the new model.
+        sources: for each layer the number of the old one, and whether the copy is to be silent.
+    """
+    old = model.backbone.text_backbone
+    decoder = type(old).from_config({**old.get_config(), "num_layers": len(sources)})
     decoder.token_embedding.set_weights(old.token_embedding.get_weights())
     decoder.layer_norm.set_weights(old.layer_norm.get_weights())
-    for layer, (source, is_new) in zip(
-        decoder.transformer_layers, _sources(count, layers), strict=True
-    ):
-        _copy(old.transformer_layers[source], layer, is_new)
+    for layer, (source, is_silent) in zip(decoder.transformer_layers, sources, strict=True):
+        _copy(old.transformer_layers[source], layer, is_silent)
     backbone = FastVLMBackbone(
         model.backbone.vision_encoder,
         decoder,
@@ -59,7 +68,7 @@ def _sources(count: int, layers: int) -> list[tuple[int, bool]]:
     return sources
 
 
-def _copy(source: keras.layers.Layer, target: keras.layers.Layer, is_new: bool) -> None:
+def _copy(source: keras.layers.Layer, target: keras.layers.Layer, is_silent: bool) -> None:
     for ours, theirs in zip(target.weights, source.weights, strict=True):
-        silent = is_new and ours.path.endswith(WRITERS)
+        silent = is_silent and ours.path.endswith(WRITERS)
         ours.assign(np.zeros(ours.shape) if silent else theirs)

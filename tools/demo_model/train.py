@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import fetch, finetune, grounding, pretrain
+from tools.demo_model import fetch, finetune, grounding, pointing, pretrain
 from tools.demo_model.deepen import deepen
 from tools.demo_model.records import KINDS, DemoData
 
@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
         "--ground", type=float, metavar="SIZE", help="of words beside pictures, see `grounding`"
     )
     made.add_argument("--layers", type=int, help="of the decoder, where `--start`'s has fewer")
+    made.add_argument(
+        "--point", action="store_true", help="one more layer, fitted to find objects: `pointing`"
+    )
     made.add_argument(
         "--dtype", default="float32", help="of the language stage's sums, such as mixed_bfloat16"
     )
@@ -117,6 +120,10 @@ def language_stage(options: argparse.Namespace) -> None:
         grounding.raise_embeddings(model, options.ground)
         grounding.name_objects(model, data)
     model = deepen(model, options.layers) if options.layers else model
+    if options.point and pretrain.completed_epochs(folder):
+        model = pointing.with_first_layer(model)
+    elif options.point:
+        model = pointing.add_pointing_layer(model, data)
     model.backbone.vision_encoder.trainable = False
     finetune.train_stage(
         model, data, folder, options.language_epochs, options.records, 1.5e-3, options.seed + 1
