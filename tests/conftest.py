@@ -39,9 +39,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skips the slow tests unless they were asked for."""
     if config.getoption("--run-full"):
         return
+    import keras
+
+    slow = {"full", "slow_on_jax"} if keras.backend.backend() == "jax" else {"full"}
     skip = pytest.mark.skip(reason="slow: run with --run-full")
     for item in items:
-        if "full" in item.keywords:
+        if slow & set(item.keywords):
             item.add_marker(skip)
 
 

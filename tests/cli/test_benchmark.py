@@ -12,6 +12,7 @@ from dl_techniques.cli import benchmark, main
 from dl_techniques.cli.benchmark_table import to_text
 
 
+@pytest.mark.slow_on_jax
 def test_a_network_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def network(**options: Any) -> Any:
     return make_smaller_network(num_classes=len(COLOURS), input_shape=(16, 16, 3), **options)
 
 
+@pytest.mark.slow_on_jax
 def test_pruning_and_rounding_follow_each_other(lesson: Lesson) -> None:
     model = network()
     model.reparameterize(fold=True)

@@ -64,6 +64,7 @@ def test_stored_outputs_are_clean(name: str) -> None:
     assert str(Path.home()) not in text
 
 
+@pytest.mark.slow_on_jax
 def test_backbone_runs(small: None) -> None:
     notebook = execute(read_pair("01_backbone"), timeout=600)
     pictures = [out for out in outputs(notebook) if "image/png" in out.get("data", {})]

@@ -121,6 +121,7 @@ def test_raised_embeddings_leave_the_head_as_it_is() -> None:
     np.testing.assert_allclose(logits(), before, atol=1e-5 * np.abs(before).max())
 
 
+@pytest.mark.slow_on_jax
 def test_rows_of_a_picture_take_on_the_words_of_what_is_in_them() -> None:
     keras.utils.set_random_seed(0)
     model = FastVLMCausalLM.from_preset("demo")
@@ -141,6 +142,7 @@ def test_rows_of_a_picture_take_on_the_words_of_what_is_in_them() -> None:
     assert likeness() > before + 0.05
 
 
+@pytest.mark.slow_on_jax
 def test_first_layer_looks_at_what_a_word_names() -> None:
     """Shapes on plain grounds, the shipped encoder; the noun's row looks at its objects' cells."""
     keras.utils.set_random_seed(0)

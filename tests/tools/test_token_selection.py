@@ -12,6 +12,7 @@ from PIL import Image
 from tools import token_selection
 
 
+@pytest.mark.slow_on_jax
 def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "colours"
     folder.mkdir()
