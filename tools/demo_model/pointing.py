@@ -183,7 +183,10 @@ def add_pointing_layer(
     ):
         query = fitted(words, *asked_codes(model, asked, len(words)))
         size = SHARPER * heads.scale * np.sqrt(width)
-        put(attention._query_dense, group * queries, steady, *(size * part for part in query))
+        only = [np.zeros((*part.shape[:-1], width)) for part in query]
+        for part, product in zip(only, query, strict=True):
+            part[..., steady] = size * product
+        put(attention._query_dense, group * queries, np.arange(width), *only)
         put(attention._key_dense, group, steady, *key)
         read = [part[..., :width] for part in read]
         put(attention._value_dense, group, np.arange(read[0].shape[-1]), *read)
@@ -287,8 +290,7 @@ def put(
     kernel: np.ndarray,
     bias: np.ndarray,
 ) -> None:
-    """Lets some dimensions of a head be this product; its other dimensions become zero."""
+    """Lets some dimensions of a head be this product."""
     kernels, biases = (np.array(value) for value in layer.get_weights())
-    kernels[:, head], biases[head] = 0, 0
     kernels[:, head, dimensions], biases[head, dimensions] = kernel, bias
     layer.set_weights([kernels, biases])
