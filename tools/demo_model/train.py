@@ -69,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
         "--point", action="store_true", help="one more layer, fitted to find objects: `pointing`"
     )
     made.add_argument(
+        "--hold", action="store_true", help="freeze what `--start`'s first layer looks at"
+    )
+    made.add_argument(
         "--dtype", default="float32", help="of the language stage's sums, such as mixed_bfloat16"
     )
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
@@ -124,6 +127,8 @@ def language_stage(options: argparse.Namespace) -> None:
         model = pointing.with_first_layer(model)
     elif options.point:
         model = pointing.add_pointing_layer(model, data)
+    if options.point or options.hold:
+        pointing.hold(model)
     model.backbone.vision_encoder.trainable = False
     finetune.train_stage(
         model, data, folder, options.language_epochs, options.records, 1.5e-3, options.seed + 1
@@ -142,6 +147,8 @@ def together_stage(options: argparse.Namespace) -> None:
     data = language_data(options)
     model = FastVLMCausalLM.from_preset(str(options.work / "language" / "preset"))
     model.backbone.vision_encoder.trainable = not options.frozen
+    if options.point or options.hold:
+        pointing.hold(model)
     finetune.freeze_batch_norms(model.backbone.vision_encoder)
     rate = 1e-3 if options.frozen else 5e-4
     finetune.train_stage(
