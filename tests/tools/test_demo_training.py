@@ -11,7 +11,7 @@ import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from dl_techniques.data import ConversationDataset
-from tools.demo_model import finetune, grounding, pointing, pretrain, train
+from tools.demo_model import copying, finetune, grounding, pointing, pretrain, train
 from tools.demo_model.deepen import WRITERS, deepen
 from tools.demo_model.pretrain_labels import IGNORED
 from tools.demo_model.records import DemoData
@@ -178,24 +178,33 @@ def test_first_layer_looks_at_what_a_word_names() -> None:
     held = {v.path.split("/")[-2] for v in layer.non_trainable_variables}
     assert held == {"query", "key", "value", "self_attention_layernorm"}
     assert not backbone.projector.trainable_variables
+    copied = copying.add_copying_layer(model, shapes, records=192)
+    assert said_of_what_is_meant(copied, shapes, number=1) > 0.2
 
 
-def said_of_what_is_meant(model: FastVLMCausalLM, data: DemoData) -> float:
-    """How much nearer the first layer's words are to the object asked for than to others."""
+def said_of_what_is_meant(model: FastVLMCausalLM, data: DemoData, number: int = 0) -> float:
+    """How much nearer a layer's words are to the object asked for than to others.
+
+    The first layer's at the word that names it, the second's in the row of the answer.
+    """
     said, meant = [], []
-    for number in range(1000, 1060):
-        asked = pointing.asked_word(model, data, np.random.default_rng(number), number)
+    for seed in range(1000, 1060):
+        asked = pointing.asked_word(model, data, np.random.default_rng(seed), seed)
         if asked is None:
             continue
         image, question, token, words = asked
         inputs = model.preprocessor.generate_preprocess(
             {"prompts": [question], "images": image[None, None]}, sequence_length=48
         )
-        layer = model.backbone.text_backbone.transformer_layers[0]
+        layer = model.backbone.text_backbone.transformer_layers[number]
         output = layer._self_attention_layer._output_dense
+        mask = np.asarray(inputs["padding_mask"])
         with pointing.captured(output) as heads:
-            pointing.run_first_layer(model, inputs)
-        at = np.flatnonzero(np.asarray(inputs["token_ids"])[0] == token)[-1]
+            stream = pointing.run_first_layer(model, inputs)
+            if number:
+                layer(stream, decoder_padding_mask=keras.ops.convert_to_tensor(mask))
+        named = np.flatnonzero(np.asarray(inputs["token_ids"])[0] == token)[-1]
+        at = np.flatnonzero(mask[0])[-1] if number else named
         kernel = keras.ops.convert_to_numpy(output.kernel)
         said.append(heads[0][0, at].ravel() @ kernel.reshape(-1, kernel.shape[-1]))
         meant.append(words)

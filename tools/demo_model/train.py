@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import fetch, finetune, grounding, pointing, pretrain
+from tools.demo_model import copying, fetch, finetune, grounding, pointing, pretrain
 from tools.demo_model.deepen import deepen
 from tools.demo_model.records import KINDS, DemoData
 
@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--layers", type=int, help="of the decoder, where `--start`'s has fewer")
     made.add_argument(
-        "--point", action="store_true", help="one more layer, fitted to find objects: `pointing`"
+        "--point",
+        action="store_true",
+        help="two more layers, fitted to find objects and to tell of them: `pointing`, `copying`",
     )
     made.add_argument(
         "--hold", action="store_true", help="freeze what `--start`'s first layer looks at"
@@ -124,9 +126,9 @@ def language_stage(options: argparse.Namespace) -> None:
         grounding.name_objects(model, data)
     model = deepen(model, options.layers) if options.layers else model
     if options.point and pretrain.completed_epochs(folder):
-        model = pointing.with_first_layer(model)
+        model = copying.with_second_layer(pointing.with_first_layer(model))
     elif options.point:
-        model = pointing.add_pointing_layer(model, data)
+        model = copying.add_copying_layer(pointing.add_pointing_layer(model, data), data)
     if options.point or options.hold:
         pointing.hold(model)
     model.backbone.vision_encoder.trainable = False
