@@ -59,12 +59,11 @@ def add_copying_layer(
         whole = np.zeros((len(kernel), width)), np.zeros(width)
         whole[0][:, steady], whole[1][steady] = strength * kernel, strength * bias
         put(dense, head, np.arange(width), *whole)
-    read = np.zeros((says.shape[1], width))
-    read[:, : len(says)] = (size * says / scale).T
+    read = (size * says / scale).T
     put(
         attention._value_dense,
         GROUP,
-        np.arange(width),
+        np.arange(len(says)),
         read,
         -(inputs[is_noun] @ read).mean(0),  # what every noun's row has is no news
     )
