@@ -1,24 +1,67 @@
-"""Dense layers after `quantize("int8")`, with their integers multiplied as bytes on PyTorch's CPU.
+"""Dense layers after `quantize("int8")`, with their integers multiplied as is fastest on a CPU.
 
 Keras quantizes the input row by row, multiplies integers and scales back. Its torch backend turns
 both factors into int32 first: four times the memory of the kernel for every token, and a product
-without vector instructions. `torch._int_mm` multiplies the bytes as they lie (VNNI where the
-processor has it). Both sums are exact integers, so the results are the same to the last bit.
+without vector instructions; XLA and TensorFlow multiply integers slower than floats. The products
+here are those of `integer_sums`; the results are the same, see there.
+
+On TensorFlow and JAX that is done `without_gradients` alone: Keras' own way has gradients.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 from keras import ops
 
+from dl_techniques.layers.integer_sums import float_sums, runs_on_cpu, torch_sums
 from dl_techniques.layers.torch_kernels import runs_on_torch
 
 Tensor = Any
+Turned = Mapping[int, Tensor]
+_TURNED: ContextVar[Turned | None] = ContextVar("turned", default=None)
+
+
+@contextmanager
+def without_gradients(turned: Turned | None = None) -> Iterator[None]:
+    """Promises that nothing is differentiated while this is open.
+
+    Args:
+        turned: int8[N, K] by the `id` of the variable, kernels as `turn` makes them.
+    """
+    token = _TURNED.set(turned or {})
+    try:
+        yield
+    finally:
+        _TURNED.reset(token)
+
+
+def kernels_to_turn(part: keras.layers.Layer) -> list[tuple[keras.Variable, int]]:
+    """The int8 kernels of a model that a single row is faster through when they are turned.
+
+    Args:
+        part: the model.
+
+    Returns:
+        Each variable, and how many of its first axes meet the input; none but on JAX's CPU.
+    """
+    if keras.config.backend() != "jax" or not runs_on_cpu():
+        return []
+    layers = [part, *part._flatten_layers(include_self=False)]
+    dense = [layer for layer in layers if _contracted(layer) and _is_int8(layer)]
+    return [(layer._kernel, _contracted(layer)) for layer in dense if hasattr(layer, "_kernel")]
+
+
+def turn(kernel: Tensor, axes: int) -> Tensor:
+    """int8[..., ...] -> int8[N, K], K being the product of the first axes."""
+    rows = math.prod(kernel.shape[:axes])
+    return ops.transpose(ops.reshape(kernel, (rows, -1)))
 
 
 def project(layer: keras.layers.Layer, x: Tensor) -> Tensor:
@@ -43,7 +86,7 @@ def project(layer: keras.layers.Layer, x: Tensor) -> Tensor:
 
 
 def project_each(layers: Sequence[keras.layers.Layer], x: Tensor) -> list[Tensor]:
-    """The same as `[layer(x) for layer in layers]`; as bytes, `x` is quantized once for all.
+    """The same as `[layer(x) for layer in layers]`; where it is ours, `x` is quantized once.
 
     Args:
         layers: Dense or EinsumDense, quantized or not.
@@ -51,7 +94,7 @@ def project_each(layers: Sequence[keras.layers.Layer], x: Tensor) -> list[Tensor
     """
     axes = _contracted(layers[0])
     alike = all(_contracted(each) == axes for each in layers[1:])
-    if not axes or not alike or not all(_multiplies_bytes(e, "_kernel", x) for e in layers):
+    if not axes or not alike or not all(_is_ours(e, "_kernel", x, axes) for e in layers):
         return [layer(x) for layer in layers]
     quantized = _quantize(layers[0], x, axes)
     return [_finish(layer, _product(layer, quantized, layer._kernel, layer.kernel_scale, axes))
@@ -67,33 +110,48 @@ def project_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
     """
     tied = embedding.tie_weights
     name = "_embeddings" if tied else "reverse_embeddings"
-    if embedding.logit_soft_cap is not None or not _multiplies_bytes(embedding, name, x):
+    if embedding.logit_soft_cap is not None or not _is_ours(embedding, name, x, 1, tied):
         return embedding(x, reverse=True)
-    table = ops.convert_to_tensor(getattr(embedding, name))
     scale = embedding.embeddings_scale if tied else embedding.reverse_embeddings_scale
     quantized = _quantize(embedding, x, 1)
-    return _product(embedding, quantized, table.T if tied else table, scale, 1)
+    return _product(embedding, quantized, getattr(embedding, name), scale, 1, tied)
 
 
-def _multiplies_bytes(layer: keras.layers.Layer, name: str, x: Tensor) -> bool:
-    """Whether the layer's product is one of int8 on PyTorch's CPU, and nothing else is wanted.
+def _is_int8(layer: keras.layers.Layer) -> bool:
+    """Whether a layer multiplies its input, quantized row by row, with int8, and nothing else."""
+    return (
+        getattr(layer, "quantization_mode", None) == "int8"
+        and isinstance(layer.inputs_quantizer, keras.quantizers.AbsMaxQuantizer)
+        and not getattr(layer, "lora_enabled", False)
+    )
+
+
+def _is_ours(layer: Any, name: str, x: Tensor, axes: int, tied: bool = False) -> bool:
+    """Whether there is a faster way than the layer's own, and no gradient is wanted.
 
     Args:
         layer: the layer; some kinds of quantization leave it without a kernel.
         name: of the attribute that holds the int8 kernel.
         x: its input.
+        axes: how many last axes of the input meet the kernel.
+        tied: whether the kernel is a table, int8[N, K].
     """
-    if not runs_on_torch() or layer.quantization_mode != "int8":
+    if not _is_int8(layer) or isinstance(x, keras.KerasTensor):
         return False
-    if not isinstance(layer.inputs_quantizer, keras.quantizers.AbsMaxQuantizer):
-        return False
-    if getattr(layer, "lora_enabled", False) or isinstance(x, keras.KerasTensor):
-        return False
-    import torch
+    if runs_on_torch():
+        import torch
 
-    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(getattr(layer, name))
-    on_cpu = x.device.type == "cpu" and kernel.device.type == "cpu"
-    return on_cpu and not (torch.is_grad_enabled() and x.requires_grad)
+        x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(getattr(layer, name))
+        on_cpu = x.device.type == "cpu" and kernel.device.type == "cpu"
+        return on_cpu and not (torch.is_grad_enabled() and x.requires_grad)
+    turned = _TURNED.get()
+    if turned is None or not runs_on_cpu():
+        return False
+    alone = math.prod(size or 0 for size in x.shape[: len(x.shape) - axes]) == 1
+    if keras.config.backend() == "jax":
+        return alone and (tied or id(getattr(layer, name)) in turned)
+    # A float copy of a whole vocabulary costs TensorFlow more than it gains.
+    return not alone and isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
 
 
 def _contracted(layer: keras.layers.Layer) -> int:
@@ -113,17 +171,19 @@ def _contracted_by(equation: str) -> int:
     return 0
 
 
-def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequence[int]]:
-    """`AbsMaxQuantizer` in PyTorch's own operators, a third of those of `keras.ops`.
+def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequence[Any]]:
+    """`AbsMaxQuantizer`, in PyTorch's own operators there: a third of those of `keras.ops`.
 
     Returns:
         int8[rows, K], float[rows, 1] to divide by, and the shape that `rows` stands for.
     """
     quantizer = layer.inputs_quantizer
-    low, high = quantizer.value_range
     x = ops.cast(ops.convert_to_tensor(x), layer.compute_dtype)
-    outer = x.shape[: x.ndim - axes]
-    x = x.reshape(-1, math.prod(x.shape[x.ndim - axes :]))
+    outer = ops.shape(x)[: len(x.shape) - axes]
+    x = ops.reshape(x, (-1, math.prod(x.shape[len(x.shape) - axes :])))
+    if not runs_on_torch():
+        return (*quantizer(x, axis=-1), outer)
+    low, high = quantizer.value_range
     # Not `high / ...`, which PyTorch rounds twice.
     scale = ops.divide(high, x.abs().amax(dim=1, keepdim=True) + quantizer.epsilon)
     return ops.cast((x * scale).round().clamp(low, high), "int8"), scale, outer
@@ -131,19 +191,25 @@ def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequenc
 
 def _product(
     layer: Any,
-    quantized: tuple[Tensor, Tensor, Sequence[int]],
-    kernel: Any,
+    quantized: tuple[Tensor, Tensor, Sequence[Any]],
+    variable: Any,
     kernel_scale: Any,
     axes: int,
+    tied: bool = False,
 ) -> Tensor:
     """Multiplies and scales back, in the order of Keras."""
-    import torch
-
     numbers, scale, outer = quantized
-    kernel, kernel_scale = ops.convert_to_tensor(kernel), ops.convert_to_tensor(kernel_scale)
-    sums = torch._int_mm(numbers, kernel.reshape(numbers.shape[1], -1))
-    outputs = ops.cast(sums, layer.compute_dtype) / (scale * kernel_scale.reshape(1, -1))
-    return outputs.reshape(*outer, *kernel.shape[axes:])
+    kernel, kernel_scale = ops.convert_to_tensor(variable), ops.convert_to_tensor(kernel_scale)
+    units = kernel.shape[:1] if tied else kernel.shape[axes:]
+    turned = (_TURNED.get() or {}).get(id(variable))
+    if runs_on_torch():
+        sums = torch_sums(numbers, kernel.T if tied else kernel.reshape(numbers.shape[1], -1))
+    elif tied or turned is not None:
+        sums = float_sums(numbers, kernel if tied else turned, turned=True)
+    else:
+        sums = float_sums(numbers, ops.reshape(kernel, (numbers.shape[1], -1)))
+    outputs = ops.cast(sums, layer.compute_dtype) / (scale * ops.reshape(kernel_scale, (1, -1)))
+    return ops.reshape(outputs, (*outer, *units))
 
 
 def _finish(layer: Any, outputs: Tensor) -> Tensor:

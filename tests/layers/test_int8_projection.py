@@ -1,4 +1,4 @@
-"""Quantized dense layers multiplied as bytes: bit for bit what Keras computes."""
+"""Quantized dense layers multiplied our way: bit for bit what Keras computes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from dl_techniques.layers.int8_projection import project, project_each, project_to_vocabulary
+from dl_techniques.layers import int8_projection
+from dl_techniques.layers.int8_projection import (
+    kernels_to_turn,
+    project,
+    project_each,
+    project_to_vocabulary,
+    turn,
+    without_gradients,
+)
 from dl_techniques.layers.torch_kernels import runs_on_torch
 from tests.helpers import Array, numbers, random_array
 
@@ -23,19 +31,17 @@ DENSE: dict[str, tuple[Any, tuple[int, ...]]] = {
 
 
 @pytest.fixture
-def byte_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Shapes of the kernels that were multiplied as bytes."""
+def our_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the kernels that were multiplied our way."""
     seen: list[tuple[int, ...]] = []
-    if runs_on_torch():
-        import torch
+    for name in ("torch_sums", "float_sums"):
+        multiply = getattr(int8_projection, name)
 
-        multiply = torch._int_mm
-
-        def counting(left: Any, right: Any) -> Any:
+        def counting(left: Any, right: Any, _multiply: Any = multiply, **options: Any) -> Any:
             seen.append(tuple(right.shape))
-            return multiply(left, right)
+            return _multiply(left, right, **options)
 
-        monkeypatch.setattr(torch, "_int_mm", counting)
+        monkeypatch.setattr(int8_projection, name, counting)
     return seen
 
 
@@ -52,56 +58,88 @@ def quantized(name: str, dtype: str = "float32") -> tuple[keras.layers.Layer, Ar
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", DENSE)
-def test_the_same_numbers(name: str, dtype: str, byte_products: list[Any]) -> None:
+def test_the_same_numbers(name: str, dtype: str, our_products: list[Any]) -> None:
     layer, x = quantized(name, dtype)
     with keras.device("cpu:0"):
         expected = numbers(ops.cast(layer(x), "float32"))
-        assert not byte_products
+        assert not our_products
         got = numbers(ops.cast(project(layer, x), "float32"))
     np.testing.assert_array_equal(got, expected)
     assert np.abs(expected).max() > 0.1
-    assert len(byte_products) == (runs_on_torch() and name != "swapped")
+    assert len(our_products) == (runs_on_torch() and name != "swapped")
 
 
-def test_several_layers_of_one_input(byte_products: list[Any]) -> None:
+def test_several_layers_of_one_input(our_products: list[Any]) -> None:
     (dense, x), (heads, _) = quantized("dense"), quantized("heads")
     plain = keras.layers.Dense(3)
     plain.build((None, 8))
     for layers in ((dense, heads), (heads, dense), (dense, plain)):
         for layer, got in zip(layers, project_each(layers, x), strict=True):
             np.testing.assert_array_equal(numbers(got), numbers(layer(x)))
-    assert byte_products == [(8, 6), (8, 10), (8, 10), (8, 6)] * runs_on_torch()
+    assert our_products == [(8, 6), (8, 10), (8, 10), (8, 6)] * runs_on_torch()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("name", DENSE)
+def test_the_same_numbers_without_gradients(name: str, rows: int, our_products: list[Any]) -> None:
+    layer, x = quantized(name)
+    x = x.reshape(-1, *x.shape[2:])[None, :rows]
+    backend = keras.config.backend()
+    with keras.device("cpu:0"):
+        expected = numbers(layer(x))
+        kernels = kernels_to_turn(layer)
+        assert len(kernels) == (backend == "jax" and name != "swapped")
+        turned = {id(kernel): turn(kernel.value, axes) for kernel, axes in kernels}
+        with without_gradients(turned):
+            got = numbers(project(layer, x))
+    np.testing.assert_array_equal(got, expected)
+    ours = {"torch": True, "jax": rows == 1, "tensorflow": rows > 1}[backend]
+    assert len(our_products) == (ours and name != "swapped")
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_same_logits(tied: bool, byte_products: list[Any]) -> None:
+def test_one_row_of_logits_without_gradients(tied: bool, our_products: list[Any]) -> None:
+    table = keras.layers.ReversibleEmbedding(11, 8, tie_weights=tied)
+    table.build((None, None))
+    table.set_weights([random_array(*w.shape, seed=i) for i, w in enumerate(table.weights)])
+    table.quantize("int8")
+    x = random_array(1, 1, 8, seed=9)
+    with without_gradients():
+        got = numbers(project_to_vocabulary(table, x))
+    np.testing.assert_array_equal(got, numbers(table(x, reverse=True)))
+    ours = {"torch": True, "jax": tied, "tensorflow": False}[keras.config.backend()]
+    assert len(our_products) == ours
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_same_logits(tied: bool, our_products: list[Any]) -> None:
     table = keras.layers.ReversibleEmbedding(11, 8, tie_weights=tied)
     table.build((None, None))
     table.set_weights([random_array(*w.shape, seed=i) for i, w in enumerate(table.weights)])
     table.quantize("int8")
     x = random_array(2, 3, 8, seed=9)
     got = numbers(project_to_vocabulary(table, x))
-    assert byte_products == [(8, 11)] * runs_on_torch()
+    assert our_products == [(8, 11)] * runs_on_torch()
     np.testing.assert_array_equal(got, numbers(table(x, reverse=True)))
 
 
-def test_soft_caps_are_kept(byte_products: list[Any]) -> None:
+def test_soft_caps_are_kept(our_products: list[Any]) -> None:
     table = keras.layers.ReversibleEmbedding(11, 8, logit_soft_cap=2.0)
     table.build((None, None))
     table.quantize("int8")
     logits = numbers(project_to_vocabulary(table, 1e4 * random_array(1, 8)))
-    assert np.abs(logits).max() <= 2.0 and not byte_products
+    assert np.abs(logits).max() <= 2.0 and not our_products
 
 
 @pytest.mark.parametrize("mode", [None, "int4"])
-def test_other_layers_are_called(mode: str | None, byte_products: list[Any]) -> None:
+def test_other_layers_are_called(mode: str | None, our_products: list[Any]) -> None:
     layer = keras.layers.Dense(4)
     layer.build((None, 8))
     if mode:
         layer.quantize(mode)
     x = random_array(2, 8)
     np.testing.assert_array_equal(numbers(project(layer, x)), numbers(layer(x)))
-    assert not byte_products
+    assert not our_products
 
 
 def test_layers_without_a_kernel_are_called() -> None:
@@ -117,15 +155,15 @@ def test_layers_without_a_kernel_are_called() -> None:
     assert numbers(project(Kernelless(3), np.ones((1, 3), "float32"))).tolist() == [[2, 2, 2]]
 
 
-def test_adapters_are_kept(byte_products: list[Any]) -> None:
+def test_adapters_are_kept(our_products: list[Any]) -> None:
     layer, x = quantized("dense")
     layer.enable_lora(2)
     layer.lora_kernel_b.assign(random_array(*layer.lora_kernel_b.shape))
     np.testing.assert_array_equal(numbers(project(layer, x)), numbers(layer(x)))
-    assert not byte_products
+    assert not our_products
 
 
-def test_shapes_alone_are_no_product(byte_products: list[Any]) -> None:
+def test_shapes_alone_are_no_product(our_products: list[Any]) -> None:
     layer, _ = quantized("dense")
     assert project(layer, keras.KerasTensor((None, 3, 8))).shape == (None, 3, 6)
-    assert not byte_products
+    assert not our_products

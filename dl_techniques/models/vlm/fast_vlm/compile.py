@@ -1,7 +1,7 @@
 """How a function of tensors and model weights is compiled: the one module that names backends.
 
 - JAX: `jax.jit`, the weights passed as arguments (never baked in), the caches donated, so that
-  they are updated in place.
+  they are updated in place. A function that reads one token has turned copies of int8 kernels.
 - TensorFlow: `tf.function`, one graph per shape, without XLA (slower on CPUs, equal elsewhere).
 - PyTorch: as it is, without gradients. A function that runs once per token is recorded after a
   while and replayed as plain ATen calls: the same numbers, without Keras' part of the time.
@@ -15,11 +15,38 @@ from typing import Any
 import keras
 import numpy as np
 
+from dl_techniques.layers.int8_projection import kernels_to_turn, turn, without_gradients
 from dl_techniques.models.torch_recording import Recording, as_tensors
 
 Function = Callable[..., Any]
 # Recording takes as long as some fifty tokens: a single short answer should not pay for it.
 CALLS_BEFORE_RECORDING = 48
+
+
+class TurnedCopies:
+    """Turned copies of int8 kernels, made anew for those whose numbers are others than before.
+
+    Args:
+        part: The layer or model whose kernels they are; None for none.
+    """
+
+    def __init__(self, part: keras.layers.Layer | None = None) -> None:
+        self._kernels = [] if part is None else kernels_to_turn(part)
+        self._sources: list[Any] = [None] * len(self._kernels)
+        self._copies: list[Any] = [None] * len(self._kernels)
+
+    def current(self) -> list[Any]:
+        """int8[N, K] of every kernel."""
+        for i, (kernel, axes) in enumerate(self._kernels):
+            if self._sources[i] is not kernel.value:
+                self._sources[i] = kernel.value
+                self._copies[i] = turn(kernel.value, axes)
+        return self._copies
+
+    def named(self, copies: Sequence[Any]) -> dict[int, Any]:
+        """Copies, or what stands for them in a trace, by the `id` of their variables."""
+        pairs = zip(self._kernels, copies, strict=True)
+        return {id(kernel): copy for (kernel, _), copy in pairs}
 
 
 def compile_function(
@@ -28,6 +55,7 @@ def compile_function(
     donate: Sequence[int] = (),
     eager: bool = False,
     often: bool = False,
+    copies: TurnedCopies | None = None,
 ) -> Function:
     """Compiles a function for the backend in use.
 
@@ -38,6 +66,7 @@ def compile_function(
             not use them again.
         eager: Compile nothing; only switch gradients off.
         often: Whether the function runs so often that a slow preparation pays.
+        copies: Of the kernels, where the function reads a single row.
 
     Returns:
         A function of the same arguments. NumPy arrays are converted. Python ints become scalar
@@ -45,7 +74,7 @@ def compile_function(
     """
     backend = keras.config.backend()
     if backend == "jax" and not eager:
-        return _compile_jax(function, variables, donate)
+        return _compile_jax(function, variables, donate, copies or TurnedCopies())
     if backend == "tensorflow" and not eager:
         return _compile_tensorflow(function)
     if backend == "torch":
@@ -54,19 +83,23 @@ def compile_function(
 
 
 def _compile_jax(
-    function: Function, variables: Sequence[keras.Variable], donate: Sequence[int]
+    function: Function,
+    variables: Sequence[keras.Variable],
+    donate: Sequence[int],
+    copies: TurnedCopies,
 ) -> Function:
     import jax
 
-    def stateless(values: list[Any], *args: Any) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+    def stateless(values: list[Any], turned: list[Any], *args: Any) -> Any:
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping), without_gradients(copies.named(turned)):
             return function(*args)
 
-    jitted = jax.jit(stateless, donate_argnums=tuple(i + 1 for i in donate))
+    jitted = jax.jit(stateless, donate_argnums=tuple(i + 2 for i in donate))
 
     def call(*args: Any) -> Any:
         arguments = (np.int32(a) if isinstance(a, int) else a for a in args)
-        return jitted([v.value for v in variables], *arguments)
+        return jitted([v.value for v in variables], copies.current(), *arguments)
 
     return call
 
@@ -74,7 +107,11 @@ def _compile_jax(
 def _compile_tensorflow(function: Function) -> Function:
     import tensorflow as tf
 
-    graph = tf.function(function, autograph=False)
+    def inferring(*args: Any) -> Any:
+        with without_gradients():
+            return function(*args)
+
+    graph = tf.function(inferring, autograph=False)
 
     def call(*args: Any) -> Any:
         scalars = (tf.constant(a, tf.int32) if isinstance(a, int) else a for a in args)
@@ -111,6 +148,7 @@ class FunctionCache:
         self.eager = eager
         self._functions: dict[Any, Function] = {}
         self._variables: list[keras.Variable] = []
+        self._copies: dict[int, TurnedCopies] = {}
 
     def refresh(self, variables: Sequence[keras.Variable]) -> None:
         """Forgets everything if the model no longer has exactly these variables."""
@@ -119,6 +157,7 @@ class FunctionCache:
         )
         if not same:
             self._functions.clear()
+            self._copies.clear()
             self._variables = list(variables)
 
     def get(
@@ -128,6 +167,7 @@ class FunctionCache:
         part: keras.layers.Layer | None = None,
         donate: Sequence[int] = (),
         often: bool = False,
+        alone: bool = False,
     ) -> Function:
         """Returns the compiled `function`, compiling it the first time `key` is asked for.
 
@@ -137,8 +177,12 @@ class FunctionCache:
             part: The layer or model whose weights `function` reads; None for none.
             donate: As in `compile_function`.
             often: As in `compile_function`.
+            alone: Whether the function reads a single row.
         """
         if key not in self._functions:
             variables = [] if part is None else part.variables
-            self._functions[key] = compile_function(function, variables, donate, self.eager, often)
+            copies = self._copies.setdefault(id(part), TurnedCopies(part)) if alone else None
+            self._functions[key] = compile_function(
+                function, variables, donate, self.eager, often, copies
+            )
         return self._functions[key]

@@ -184,8 +184,14 @@ class Phases:
             hidden, caches = self.decoder.forward_cached(x, caches, index, mask)
             return self.decoder.logits(hidden)[:, 0], caches
 
+        alone = len(state.offsets) == 1
         function = self.functions.get(
-            ("decode", capacity), run, self.backbone.text_backbone, donate=(3,), often=True
+            ("decode", capacity, alone),
+            run,
+            self.backbone.text_backbone,
+            donate=(3,),
+            often=True,
+            alone=alone,
         )
         logits, caches = function(tokens, state.offsets, state.index, state.caches)
         return logits, replace(state, caches=caches, index=state.index + 1)

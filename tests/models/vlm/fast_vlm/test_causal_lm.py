@@ -9,8 +9,11 @@ import pytest
 
 from dl_techniques.data import ConversationDataset
 from dl_techniques.errors import FusionError, PromptError
+from dl_techniques.layers import int8_projection
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
+from dl_techniques.models.vlm.fast_vlm.phases import Phases
+from dl_techniques.models.vlm.fast_vlm.prompts import align_prompts
 from tests.models.vlm.fast_vlm.small_model import (
     make_decoder,
     make_model,
@@ -117,6 +120,46 @@ def test_int8_is_close_and_survives_saving(tmp_path):
     model.save_to_preset(tmp_path / "p")
     again = FastVLMCausalLM.from_preset(tmp_path / "p")
     np.testing.assert_array_equal(logits(again), after)
+
+
+def steps_of(phases, inputs, tokens):
+    """Logits of a prompt and of the tokens that follow, read one by one."""
+    rows = phases.encode_images(inputs["images"])
+    prompts = align_prompts(inputs, phases.backbone.num_image_tokens)
+    said, state = phases.prefill(prompts, rows, prompts.length + len(tokens))
+    found = [keras.ops.convert_to_numpy(said)]
+    for token in tokens:
+        said, state = phases.decode_step(np.full(len(found[0]), token, "int32"), state)
+        found.append(keras.ops.convert_to_numpy(said))
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_int8_steps_are_those_of_keras(rows, monkeypatch):
+    model = make_model()
+    model.quantize("int8")
+    ask = {"prompts": ASK["prompts"][:1] * rows, "images": ASK["images"][:1] * rows}
+    inputs = model.preprocessor.generate_preprocess(ask)
+    ours = steps_of(model.phases, inputs, [3, 5, 7])
+    monkeypatch.setattr(int8_projection, "_is_ours", lambda *a, **k: False)
+    keras_own = steps_of(Phases(model.backbone), inputs, [3, 5, 7])
+    np.testing.assert_allclose(ours, keras_own, rtol=0, atol=1e-6 * np.abs(keras_own).max())
+    assert np.std(keras_own) > 1e-3
+
+
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX keeps turned kernels")
+def test_turned_kernels_follow_the_weights():
+    model = make_model()
+    model.quantize("int8")
+    ask = {"prompts": ASK["prompts"][:1], "images": ASK["images"][:1]}
+    inputs = model.preprocessor.generate_preprocess(ask)
+    before = steps_of(model.phases, inputs, [3, 5])
+    layers = model.backbone.text_backbone.transformer_layers
+    kernel = layers[0]._self_attention_layer._output_dense._kernel
+    kernel.assign(-kernel.value)
+    after = steps_of(model.phases, inputs, [3, 5])
+    assert np.abs(after - before)[1:].max() > 1e-4 * np.abs(before).max()
+    np.testing.assert_array_equal(after, steps_of(Phases(model.backbone), inputs, [3, 5]))
 
 
 def test_keras_file(model, tmp_path):
