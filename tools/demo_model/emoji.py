@@ -24,6 +24,7 @@ from tools.demo_model.emoji_labels import (
     read_json,
 )
 from tools.demo_model.fetch import npm_file
+from tools.demo_model.further_artists import FURTHER_ARTISTS, icon_of
 
 SPRITE_SIZE = 96
 
@@ -84,7 +85,10 @@ def sprite_file(work: Path, artist: str) -> Path:
 
 
 def load_sprites(work: Path, artist: str) -> np.ndarray:
-    """Returns uint8[650, 96, 96, 4], premultiplied, rendering and caching it when needed."""
+    """Returns uint8[650, 96, 96, 4], premultiplied, rendering and caching it when needed.
+
+    What an artist does not draw is empty.
+    """
     path = sprite_file(work, artist)
     if not path.is_file():
         _build(work, artist, path)
@@ -95,7 +99,12 @@ def load_sprites(work: Path, artist: str) -> np.ndarray:
 def _build(work: Path, artist: str, path: Path) -> None:
     icons = read_json(npm_file(work, f"@iconify-json/{artist}"), "package/icons.json")
     labels = emoji_labels(work)
-    sprites = np.stack([render_sprite(icon_svg(icons, label.slug)) for label in labels])
+    names = set(icons["icons"]) | set(icons.get("aliases", {}))
+    found = [icon_of(artist, label.slug, names) for label in labels]
+    empty = np.zeros((SPRITE_SIZE, SPRITE_SIZE, 4), np.uint8)
+    sprites = np.stack(
+        [empty if slug is None else render_sprite(icon_svg(icons, slug)) for slug in found]
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez_compressed(partial, sprites=sprites)
@@ -117,7 +126,10 @@ class SpriteBank:
 
     Args:
         work: the work folder.
-        artists: which sets; by default the four that may be trained on.
+        artists: which sets; by default the four that draw every label and may be trained on.
+
+    Attributes:
+        drawn: bool[artists, 650], which artist draws which label.
     """
 
     def __init__(self, work: Path, artists: tuple[str, ...] = TRAIN_ARTISTS) -> None:
@@ -125,6 +137,7 @@ class SpriteBank:
         self.labels: tuple[EmojiLabel, ...] = emoji_labels(work)
         self.sprites = np.stack([load_sprites(work, artist) for artist in artists])
         self.half = _halve(self.sprites)
+        self.drawn = self.half[..., 3].any((-1, -2))
         self.means = self._mean_colours()
         self.resized = lru_cache(maxsize=8192)(self._resized)
 
@@ -153,9 +166,9 @@ def _halve(sprites: np.ndarray) -> np.ndarray:
     return ((total + 2) // 4).astype(np.uint8)
 
 
-def training_bank(work: Path) -> SpriteBank:
-    """Returns the drawings that may be trained on; an unseen artist among them is an error."""
-    bank = SpriteBank(work, TRAIN_ARTISTS)
+def training_bank(work: Path, artists: tuple[str, ...] = TRAIN_ARTISTS) -> SpriteBank:
+    """Returns drawings that may be trained on; an unseen artist among them is an error."""
+    bank = SpriteBank(work, artists)
     if set(bank.artists) & set(UNSEEN_ARTISTS):
         raise AssertionError(f"unseen artists among the training artists {bank.artists}")
     return bank
@@ -166,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="the work folder")
     options = parser.parse_args(arguments)
-    for artist in ARTISTS:
+    for artist in ARTISTS + FURTHER_ARTISTS:
         start = time.perf_counter()
         shape = load_sprites(options.work, artist).shape
         print(f"{artist}: {shape} in {time.perf_counter() - start:.1f} s")

@@ -20,6 +20,9 @@ NPM_PACKAGES = {
     "@iconify-json/fluent-emoji-flat": "1.2.6",
     "@iconify-json/fluent-emoji": "1.2.7",
     "@iconify-json/emojione": "1.2.3",
+    "@iconify-json/noto-v1": "1.2.5",
+    "@iconify-json/fxemoji": "1.2.2",
+    "@iconify-json/streamline-emojis": "1.2.4",
     "emojibase-data": "17.0.0",
 }
 PIP_PACKAGES = {"easy-vqa": "1.0"}

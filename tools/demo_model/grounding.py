@@ -17,6 +17,7 @@ import numpy as np
 
 from dl_techniques import FastVLMCausalLM
 from tools.demo_model.finetune import projector_copy
+from tools.demo_model.pointing import embedded as summed_embeddings
 from tools.demo_model.pretrain import LabelledPictures
 from tools.demo_model.pretrain_labels import NUM_CELL_CLASSES
 from tools.demo_model.records import NUM_LABELS, DemoData
@@ -103,7 +104,5 @@ def colour_table(model: FastVLMCausalLM, size: float) -> np.ndarray:
 
 def embedded(model: FastVLMCausalLM, word: str, size: float) -> np.ndarray:
     """The sum of the embeddings of a word's pieces, with a root mean square of `size`."""
-    table = model.backbone.text_backbone.token_embedding.embeddings
-    pieces = np.asarray(model.preprocessor.tokenizer(f" {word}"), "int32")
-    total = keras.ops.convert_to_numpy(keras.ops.take(table, pieces, axis=0)).sum(0)
+    total = summed_embeddings(model, f" {word}")
     return (total * size / np.sqrt(np.mean(np.square(total)))).astype("float32")

@@ -41,7 +41,8 @@ def draw_train(
     rng: np.random.Generator, bank: SpriteBank, label: EmojiLabel, size: int
 ) -> np.ndarray:
     """Draws one emoji with everything changed that may be: uint8[size, size, 3]."""
-    artist = int(rng.integers(len(bank.artists)))
+    artists = np.flatnonzero(bank.drawn[:, label.index])
+    artist = int(artists[int(rng.integers(len(artists)))])
     sprite, half = bank.sprites[artist, label.index], bank.half[artist, label.index]
     rgba = warp(rng, sprite, half, size, label.name)
     if rng.random() < 0.75:

@@ -22,7 +22,8 @@ import numpy as np
 
 from tools.demo_model import clothing, easy_vqa, naming, words
 from tools.demo_model.emoji import SpriteBank, training_bank
-from tools.demo_model.emoji_labels import NUM_LABELS, UNSEEN_ARTISTS
+from tools.demo_model.emoji_labels import NUM_LABELS, TRAIN_ARTISTS, UNSEEN_ARTISTS
+from tools.demo_model.further_artists import FURTHER_ARTISTS
 from tools.demo_model.pretrain_labels import (
     IGNORED,
     NOTHING,
@@ -96,6 +97,11 @@ class DemoData:
         return training_bank(self._folder())
 
     @cached_property
+    def names_bank(self) -> SpriteBank:
+        """The drawings for pictures of one emoji: those of the artists who draw a part as well."""
+        return training_bank(self._folder(), TRAIN_ARTISTS + FURTHER_ARTISTS)
+
+    @cached_property
     def unseen(self) -> SpriteBank:
         """The drawings of the unseen artists, for tests alone."""
         return SpriteBank(self._folder(), UNSEEN_ARTISTS)
@@ -126,7 +132,7 @@ class DemoData:
         """Loads everything now, so that forked workers share it."""
         for kind in kinds:
             if kind in ("scenes", "emoji"):
-                _ = self.scenes.bank
+                _ = self.scenes.bank if kind == "scenes" else self.names_bank
             else:
                 self.source(kind, split)
 
@@ -168,8 +174,8 @@ class DemoData:
             artist, number = divmod(index % (2 * NUM_LABELS), NUM_LABELS)
             image = naming.draw_plain(self.unseen, artist, number, self.size)
             return Sample(image, self.unseen.labels[number])
-        label = self.bank.labels[int(rng.integers(NUM_LABELS))]
-        return Sample(naming.draw_train(rng, self.bank, label, self.size), label)
+        label = self.names_bank.labels[int(rng.integers(NUM_LABELS))]
+        return Sample(naming.draw_train(rng, self.names_bank, label, self.size), label)
 
     def _easy_vqa(self, split: str, index: int, rng: np.random.Generator) -> Sample:
         source = self.source("easy_vqa", split)

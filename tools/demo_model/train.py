@@ -76,6 +76,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--dtype", default="float32", help="of the language stage's sums, such as mixed_bfloat16"
     )
+    made.add_argument(
+        "--rate", type=float, default=1.5e-3, help="peak learning rate of the language stage"
+    )
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
     shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
     made.add_argument(
@@ -133,7 +136,13 @@ def language_stage(options: argparse.Namespace) -> None:
         pointing.hold(model)
     model.backbone.vision_encoder.trainable = False
     finetune.train_stage(
-        model, data, folder, options.language_epochs, options.records, 1.5e-3, options.seed + 1
+        model,
+        data,
+        folder,
+        options.language_epochs,
+        options.records,
+        options.rate,
+        options.seed + 1,
     )
     save_finished(model, folder / "preset")
 
