@@ -54,8 +54,13 @@ def kernels_to_turn(part: keras.layers.Layer) -> list[tuple[keras.Variable, int]
     if keras.config.backend() != "jax" or not runs_on_cpu():
         return []
     layers = [part, *part._flatten_layers(include_self=False)]
-    dense = [layer for layer in layers if _contracted(layer) and _is_int8(layer)]
-    return [(layer._kernel, _contracted(layer)) for layer in dense if hasattr(layer, "_kernel")]
+    found = []
+    for layer in filter(_is_int8, layers):
+        if _contracted(layer) and hasattr(layer, "_kernel"):
+            found.append((layer._kernel, _contracted(layer)))
+        elif isinstance(layer, keras.layers.ReversibleEmbedding) and not layer.tie_weights:
+            found.append((layer.reverse_embeddings, 1))
+    return found
 
 
 def turn(kernel: Tensor, axes: int) -> Tensor:
@@ -181,12 +186,32 @@ def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequenc
     x = ops.cast(ops.convert_to_tensor(x), layer.compute_dtype)
     outer = ops.shape(x)[: len(x.shape) - axes]
     x = ops.reshape(x, (-1, math.prod(x.shape[len(x.shape) - axes :])))
+    if keras.config.backend() == "jax":
+        return (*_quantize_apart(quantizer, x), outer)
     if not runs_on_torch():
         return (*quantizer(x, axis=-1), outer)
     low, high = quantizer.value_range
     # Not `high / ...`, which PyTorch rounds twice.
     scale = ops.divide(high, x.abs().amax(dim=1, keepdim=True) + quantizer.epsilon)
     return ops.cast((x * scale).round().clamp(low, high), "int8"), scale, outer
+
+
+def _quantize_apart(quantizer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A row's numbers as floats, in a branch of their own.
+
+    XLA would otherwise compute them inside the product, once for each unit: four times the time of
+    the product itself. Barriers do not keep it from that; a branch does.
+    """
+
+    def quantized() -> tuple[Tensor, Tensor]:
+        numbers, scale = quantizer(x, axis=-1)
+        return ops.cast(numbers, "float32"), ops.cast(scale, x.dtype)
+
+    def nothing() -> tuple[Tensor, Tensor]:
+        return ops.zeros(x.shape, "float32"), ops.ones((len(x), 1), x.dtype)
+
+    numbers, scale = ops.cond(ops.any(x != 0), quantized, nothing)
+    return numbers, scale
 
 
 def _product(

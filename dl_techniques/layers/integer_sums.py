@@ -12,6 +12,7 @@ beyond that is as good as any of float32.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import keras
@@ -21,6 +22,8 @@ Tensor = Any
 # Of so few rows, PyTorch widens the kernel in pieces that stay in the processor's cache.
 FEW_ROWS = 8
 PIECE = 1 << 18
+# The longest float32 row for which XLA's CPU backend widens a kernel while it reads it: 16 kB.
+LONGEST = 4095
 
 
 @functools.cache
@@ -82,5 +85,13 @@ def float_sums(numbers: Tensor, kernel: Tensor, turned: bool = False) -> Tensor:
         turned: how the kernel lies. XLA widens a turned kernel while it reads it, for one row;
             it makes a float copy of one that is not.
     """
-    kernel = ops.cast(kernel, "float32")
-    return ops.matmul(ops.cast(numbers, "float32"), ops.transpose(kernel) if turned else kernel)
+    numbers = ops.cast(numbers, "float32")
+    if not turned:
+        return ops.matmul(numbers, ops.cast(kernel, "float32"))
+    depth = kernel.shape[1]
+    parts = -(-depth // LONGEST)
+    ends = [depth * i // parts for i in range(parts + 1)]
+    return sum(
+        ops.matmul(numbers[:, start:end], ops.transpose(ops.cast(kernel[:, start:end], "float32")))
+        for start, end in itertools.pairwise(ends)
+    )
