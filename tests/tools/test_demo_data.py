@@ -17,6 +17,7 @@ from tools.demo_model.benchmark import QuestionOnly, write_set
 from tools.demo_model.easy_vqa import change
 from tools.demo_model.emoji_labels import NUM_LABELS, TRAIN_ARTISTS, UNSEEN_ARTISTS, slug_of
 from tools.demo_model.fetch import is_complete
+from tools.demo_model.further_artists import FURTHER_ARTISTS, icon_of
 from tools.demo_model.language import article, counted, plural
 from tools.demo_model.pretrain_labels import IGNORED, NOTHING, PLACES
 from tools.demo_model.records import DemoData
@@ -280,8 +281,28 @@ def test_question_only_guess_and_written_set(tmp_path: Path) -> None:
 
 
 def test_unseen_artists_are_apart() -> None:
-    assert not set(TRAIN_ARTISTS) & set(UNSEEN_ARTISTS)
+    assert not {*TRAIN_ARTISTS, *FURTHER_ARTISTS} & set(UNSEEN_ARTISTS)
     assert set(UNSEEN_ARTISTS) == {"emojione", "openmoji"}
+
+
+def test_further_artists_have_names_of_their_own() -> None:
+    assert icon_of("noto", "cactus", ["cactus"]) == "cactus"
+    assert icon_of("noto", "alarm-clock", ["alarmclock"]) is None
+    assert icon_of("fxemoji", "alarm-clock", ["alarmclock"]) == "alarmclock"
+    assert icon_of("fxemoji", "two-thirty", ["clock2thirty"]) == "clock2thirty"
+    assert icon_of("fxemoji", "panda", ["pandaface"]) == "pandaface"
+    assert icon_of("streamline-emojis", "cactus", ["cactus-2", "cactus-1"]) == "cactus-1"
+    assert icon_of("streamline-emojis", "cactus", ["cactus-plant"]) is None
+
+
+@needs_raw
+def test_single_pictures_come_from_further_artists_too() -> None:
+    data = DemoData(WORK)
+    drawn = data.names_bank.drawn
+    assert data.names_bank.artists == TRAIN_ARTISTS + FURTHER_ARTISTS
+    assert drawn[: len(TRAIN_ARTISTS)].all()
+    assert all(150 < count < NUM_LABELS for count in drawn[len(TRAIN_ARTISTS) :].sum(1))
+    assert data.bank.artists == TRAIN_ARTISTS  # scenes are what they were
 
 
 @needs_raw
