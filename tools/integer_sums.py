@@ -30,6 +30,9 @@ def ways() -> dict[str, Callable[[Any, Any, Any, Any], Any]]:
         "as floats, turned": lambda x, k, t, f: float_sums(x, t, turned=True),
     }
     if runs_on_torch():
+        import torch
+
+        found["torch._int_mm"] = lambda x, k, t, f: torch._int_mm(x, k)
         found["torch_sums"] = lambda x, k, t, f: torch_sums(x, k)
         found["torch_sums, table"] = lambda x, k, t, f: torch_sums(x, t.T)
     return found

@@ -12,7 +12,7 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     integer_sums.main(["--rows", "1", "2", "--repeats", "1"])
     lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
     names = [line[0].removeprefix("| ") for line in lines[2:]]
-    assert names[:2] == ["float32", "Keras"] and len(names) == (6 if runs_on_torch() else 4)
+    assert names[:2] == ["float32", "Keras"] and len(names) == (7 if runs_on_torch() else 4)
     assert all(float(cell.rstrip(" |")) > 0 for line in lines[2:] for cell in line[1:])
 
 

@@ -1,7 +1,7 @@
 """More artists to learn names from: sets that draw some of the labels, under names of their own.
 
 The 650 labels are those that all six of the main sets draw. These sets draw part of them (Noto's
-first drawings 649, Firefox OS some 490, Streamline some 280); pictures of one emoji are drawn from
+first drawings 649, Firefox OS 510, Streamline 282); pictures of one emoji are drawn from
 them too, composed scenes are not.
 """
 
