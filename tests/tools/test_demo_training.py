@@ -11,7 +11,16 @@ import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from dl_techniques.data import ConversationDataset
-from tools.demo_model import copying, finetune, grounding, pointing, pretrain, train
+from tools.demo_model import (
+    copying,
+    finetune,
+    grounding,
+    layer_fitting,
+    pointing,
+    pretrain,
+    told_words,
+    train,
+)
 from tools.demo_model.deepen import WRITERS, deepen
 from tools.demo_model.pretrain_labels import IGNORED
 from tools.demo_model.records import DemoData
@@ -194,7 +203,7 @@ def said_of_what_is_meant(model: FastVLMCausalLM, data: DemoData, number: int = 
     """
     said, meant = [], []
     for seed in range(1000, 1060):
-        asked = pointing.asked_word(model, data, np.random.default_rng(seed), seed)
+        asked = told_words.asked_word(model, data, np.random.default_rng(seed), seed)
         if asked is None:
             continue
         image, question, token, words = asked
@@ -204,8 +213,8 @@ def said_of_what_is_meant(model: FastVLMCausalLM, data: DemoData, number: int = 
         layer = model.backbone.text_backbone.transformer_layers[number]
         output = layer._self_attention_layer._output_dense
         mask = np.asarray(inputs["padding_mask"])
-        with pointing.captured(output) as heads:
-            stream = pointing.run_first_layer(model, inputs)
+        with layer_fitting.captured(output) as heads:
+            stream = layer_fitting.run_first_layer(model, inputs)
             if number:
                 layer(stream, decoder_padding_mask=keras.ops.convert_to_tensor(mask))
         named = np.flatnonzero(np.asarray(inputs["token_ids"])[0] == token)[-1]

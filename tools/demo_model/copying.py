@@ -19,9 +19,11 @@ from dl_techniques import FastVLMCausalLM
 from dl_techniques.data import ConversationDataset
 from tools.demo_model.deepen import with_layers
 from tools.demo_model.finetune import Conversations
-from tools.demo_model.pointing import PLACE_WORDS, embedded, fitted, put, run_first_layer
+from tools.demo_model.layer_fitting import fitted, put, run_first_layer
+from tools.demo_model.pointing import PLACE_WORDS
 from tools.demo_model.records import DemoData
 from tools.demo_model.shapes import COLOUR_NAMES, SHAPES
+from tools.demo_model.told_words import embedded
 
 __all__ = ["add_copying_layer", "with_second_layer"]
 HEAD, GROUP = 0, 0

@@ -17,11 +17,11 @@ import numpy as np
 
 from dl_techniques import FastVLMCausalLM
 from tools.demo_model.finetune import projector_copy
-from tools.demo_model.pointing import embedded as summed_embeddings
 from tools.demo_model.pretrain import LabelledPictures
 from tools.demo_model.pretrain_labels import NUM_CELL_CLASSES
 from tools.demo_model.records import NUM_LABELS, DemoData
 from tools.demo_model.shapes import COLOUR_NAMES, SHAPES
+from tools.demo_model.told_words import embedded as summed_embeddings
 
 __all__ = ["name_objects", "raise_embeddings"]
 

@@ -37,17 +37,19 @@ visual tokens, folded), two dense layers, a Qwen2-type decoder of 7 layers with 
 2048. Weights are float16 on disk and float32 in memory. It shows that the whole way works, on any
 backend and without a download. It was trained on two CPU cores, in sittings that each went on from
 the last: the encoder for 46 epochs of 16 000 pictures (about 43, 82, 33 and 45 minutes), projector
-and decoder on the frozen encoder (about {language} minutes). The fifth of those sittings began with
-words raised to the size of a picture's rows, and with two more layers (`--ground 3 --layers 5
---dtype mixed_bfloat16`); the sixth with a first layer that was fitted to look from a word at what
-it names (12 800 pictures, 12 epochs), then 47 epochs of 4 000 records. That layer lost its look in
-training, so three more sittings of 20, 9 and 20 epochs followed: the seventh on the sixth's layer,
-told to write in the answers' words; the eighth with a fresh layer of that kind below it, which is
-held since (`--point`, now fitted to 16 000 pictures and 6 000 questions); the ninth with a head of
-the sixth's layer fitted to copy to the answer what is written at nouns (`copying`, for which a run
-of the recipe adds a layer of its own). What is fitted was fitted in runs of its own, by the same
-functions. It is not yet what its size could learn: where a figure below is under its target, the
-target was missed.
+and decoder on the frozen encoder (about {language} minutes).
+The fifth of those sittings began with words raised to the size of a picture's rows, and with
+two more layers (`--ground 3 --layers 5 --dtype mixed_bfloat16`); the sixth with a first layer
+that was fitted to look from a word at what it names (12 800 pictures, 12 epochs), then 47
+epochs of 4 000 records. That layer lost its look in training, so three more sittings of 20, 9
+and 20 epochs followed: the seventh on the sixth's layer, told to write in the answers' words;
+the eighth with a fresh layer of that kind below it, which is held since (`--point`, now fitted
+to 16 000 pictures and 6 000 questions); the ninth with a head of the sixth's layer fitted to
+copy to the answer what is written at nouns (`copying`, for which a run of the recipe adds a
+layer of its own). What is fitted was fitted in runs of its own, by the same functions. The
+tenth sitting, of 12 epochs (`--hold --rate 1e-3`, PyTorch, an older processor), went on from
+there with three more artists' drawings to name. It is not yet what its size could learn: where
+a figure below is under its target, the target was missed.
 
 ## What it can do, measured
 
@@ -71,7 +73,9 @@ recipe set out for; where the figure is lower, it was missed.
 ## What it was made from
 
 - Drawings of Noto Emoji (Apache-2.0), Twemoji (CC-BY-4.0, by Twitter and contributors) and Fluent
-  Emoji (MIT). EmojiOne and OpenMoji were used for measuring only.
+  Emoji (MIT); in the last sitting, for names alone, also of Noto Emoji's first edition
+  (Apache-2.0), FxEmojis (Apache-2.0, by Mozilla) and Streamline Emojis (CC-BY-4.0, by Streamline).
+  EmojiOne and OpenMoji were used for measuring only.
 - easy-VQA's training set (MIT), by Victor Zhou.
 - Photos of clothing-dataset-small, training folder (CC0), by Alexey Grigorev and contributors.
 - Words printed in fonts that come with matplotlib.

@@ -15,8 +15,6 @@ quarters of a noun's look were on its object, 0.45 after 188 000 records), so `h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +26,12 @@ from dl_techniques import FastVLMCausalLM
 from tools.demo_model.deepen import with_layers
 from tools.demo_model.finetune import projector_copy
 from tools.demo_model.language import plural
+from tools.demo_model.layer_fitting import captured, fitted, put, run_first_layer
 from tools.demo_model.pretrain import LabelledPictures
 from tools.demo_model.pretrain_labels import GRID, NOTHING, PLACES
 from tools.demo_model.records import NUM_LABELS, DemoData
-from tools.demo_model.scene_geometry import place_of
-from tools.demo_model.scene_questions import ASKERS
-from tools.demo_model.scenes import Scene, Thing
 from tools.demo_model.shapes import COLOUR_NAMES, SHAPES
+from tools.demo_model.told_words import asked_word
 
 __all__ = ["add_pointing_layer", "hold", "with_first_layer"]
 THIRDS = 6  # left, middle and right, then top, middle and bottom
@@ -44,7 +41,6 @@ FACTS = 4 + LOOKS
 STEADY = 0.011  # radians a position: turned by less, a pair of dimensions keeps its direction
 SHARPER = 2.0  # scores of the layer over those that were trained
 EMPTY_WEIGHT = 0.2  # of cells without an object, which are by far the most
-ASKED = {"where": 0.45, "colour": 0.15, "shape": 0.15, "what_at": 0.15, "bigger": 0.1}
 LOUDNESS = 0.5  # of what the layer writes, over the words' own embeddings
 QUIET_WEIGHT = 0.15  # of rows at which the layer is to write nothing
 QUESTION_LENGTH = 48
@@ -267,85 +263,6 @@ def write_words(model: FastVLMCausalLM, data: DemoData, questions: int) -> None:
     output.set_weights([kernel.reshape(output.kernel.shape)])
 
 
-def asked_word(
-    model: FastVLMCausalLM, data: DemoData, rng: np.random.Generator, number: int
-) -> tuple[np.ndarray, str, int, np.ndarray] | None:
-    """A picture, a question, the token that names something in it, and the sum of the words for it.
-
-    None where the question cannot be asked of this scene, or its last word means several objects.
-    """
-    scene: Scene = data.sample("scenes", "train", number, rng).fact
-    kind = str(rng.choice(list(ASKED), p=list(ASKED.values())))
-    turn = ASKERS[kind][0](rng, scene)
-    if turn is None:
-        return None
-    question, answer = turn
-    last = question.rstrip("?").split()[-1]
-    by_noun = kind in ("where", "colour", "bigger")
-    meant = [thing for thing in scene.things if _is_meant(thing, kind, question, answer)]
-    if len(meant) != 1:
-        return None
-    word = meant[0].name if by_noun else meant[0].colour if kind == "shape" else last
-    token = model.preprocessor.tokenizer(f" {word}")[-1]
-    words = described(model, meant[0]) if by_noun else embedded(model, answer)
-    return scene.image, question, token, words
-
-
-def _is_meant(thing: Thing, kind: str, question: str, answer: str) -> bool:
-    """Whether the last word that names something in a question may mean this object."""
-    if kind == "shape":
-        return thing.colour is not None and thing.colour in question
-    if kind == "what_at":
-        return thing.phrase == answer
-    return question.rstrip("?").endswith(thing.name)
-
-
-def described(model: FastVLMCausalLM, thing: Thing) -> np.ndarray:
-    """float[hidden]: the words for an object's place, colour and size, one upon the other."""
-    place = place_of(thing)
-    words = embedded(model, place) if place else 0.0
-    words = words + (0.7 * embedded(model, thing.colour) if thing.colour else 0.0)
-    larger = embedded(model, " bigger") - embedded(model, " smaller")
-    return np.asarray(words + 0.5 * (2 * (thing.size - 0.2) / 0.52 - 1) * larger)
-
-
-def embedded(model: FastVLMCausalLM, text: str) -> np.ndarray:
-    """float[hidden]: the sum of a text's embeddings."""
-    table = model.backbone.text_backbone.token_embedding.embeddings
-    tokens = np.asarray(model.preprocessor.tokenizer(text))
-    rows: np.ndarray = ops.convert_to_numpy(ops.take(table, tokens, axis=0)).sum(0)
-    return rows
-
-
-def run_first_layer(model: FastVLMCausalLM, inputs: dict[str, Any]) -> Any:
-    """float[B, T, hidden]: the residual stream behind the first layer."""
-    backbone = model.backbone
-    ids, places, mask = (
-        ops.convert_to_tensor(inputs[key])
-        for key in ("token_ids", "vision_indices", "padding_mask")
-    )
-    pictures = backbone.image_embedding(ops.convert_to_tensor(inputs["images"]))
-    rows = backbone.image_splice(backbone.token_embedding(ids), pictures, places)
-    return backbone.text_backbone.transformer_layers[0](rows, decoder_padding_mask=mask)
-
-
-@contextmanager
-def captured(layer: keras.layers.Layer) -> Iterator[list[np.ndarray]]:
-    """What a layer is called with, while this is open."""
-    seen: list[np.ndarray] = []
-    call = layer.call
-
-    def remembering(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        seen.append(ops.convert_to_numpy(inputs).astype("float32"))
-        return call(inputs, *args, **kwargs)
-
-    layer.call = remembering
-    try:
-        yield seen
-    finally:
-        layer.call = call
-
-
 def with_first_layer(model: FastVLMCausalLM) -> FastVLMCausalLM:
     """Returns a model of the same answers with one more decoder layer, below the others."""
     layers = range(len(model.backbone.text_backbone.transformer_layers))
@@ -422,33 +339,3 @@ def steady_dimensions(width: int, wavelength: float) -> np.ndarray:
     pairs = np.arange(width // 2)
     slow = pairs[wavelength ** (-2 * pairs / width) < STEADY]
     return np.concatenate([slow, slow + width // 2])
-
-
-def fitted(
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    weights: np.ndarray,
-    ridge: float = 1e-3,
-    bias: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Kernel and bias of the weighted least squares from inputs [N, D] to targets [N, C]."""
-    constant = np.full((len(inputs), 1), float(bias))
-    with_bias = np.concatenate([inputs, constant], -1).astype("float64")
-    weighted = with_bias * weights[:, None]
-    square = weighted.T @ with_bias
-    square += ridge * np.trace(square) / len(square) * np.eye(len(square))
-    solution = np.linalg.solve(square, weighted.T @ targets)
-    return solution[:-1], solution[-1]
-
-
-def put(
-    layer: keras.layers.Layer,
-    head: int,
-    dimensions: np.ndarray,
-    kernel: np.ndarray,
-    bias: np.ndarray,
-) -> None:
-    """Lets some dimensions of a head be this product."""
-    kernels, biases = (np.array(value) for value in layer.get_weights())
-    kernels[:, head, dimensions], biases[head, dimensions] = kernel, bias
-    layer.set_weights([kernels, biases])
