@@ -25,6 +25,7 @@ TARGETS = {
 WHAT = {
     "easy_vqa": "public easy-VQA test set, its first n questions",
     "scenes": "composed scenes with held-out colour x shape or object x relation",
+    "scenes_captions": "the same scenes told or listed in full, word for word",
     "emojione": "naming EmojiOne drawings (artist never seen), 650 labels",
     "openmoji": "naming OpenMoji drawings (artist never seen), 650 labels",
     "clothing": "validation photos of clothes, 10 classes",
@@ -119,7 +120,8 @@ def place(report: dict[str, Any]) -> str:
     """Where and when it was measured."""
     machine = report["machine"]
     return (
-        f"{report['date'][:10]}, {machine['processor']}, {machine['cores']} cores, "
+        f"{report['date'][:10]}, {machine['processor']}, "
+        f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}, "
         f"{machine['backend']} backend."
     )
 
