@@ -180,7 +180,8 @@ def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequenc
     """`AbsMaxQuantizer`, in PyTorch's own operators there: a third of those of `keras.ops`.
 
     Returns:
-        int8[rows, K], float[rows, 1] to divide by, and the shape that `rows` stands for.
+        int8[rows, K] (floats of the same numbers on JAX), float[rows, 1] to divide by, and the
+        shape that `rows` stands for.
     """
     quantizer = layer.inputs_quantizer
     x = ops.cast(ops.convert_to_tensor(x), layer.compute_dtype)
@@ -199,7 +200,7 @@ def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequenc
 def _quantize_apart(quantizer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """A row's numbers as floats, in a branch of their own.
 
-    XLA would otherwise compute them inside the product, once for each unit: four times the time of
+    XLA would otherwise compute them inside the product, once for each unit, which takes longer than
     the product itself. Barriers do not keep it from that; a branch does.
     """
 

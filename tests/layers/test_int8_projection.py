@@ -79,19 +79,22 @@ def test_several_layers_of_one_input(our_products: list[Any]) -> None:
     assert our_products == [(8, 6), (8, 10), (8, 10), (8, 6)] * runs_on_torch()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("name", DENSE)
-def test_the_same_numbers_without_gradients(name: str, rows: int, our_products: list[Any]) -> None:
-    layer, x = quantized(name)
+def test_the_same_numbers_without_gradients(
+    name: str, rows: int, dtype: str, our_products: list[Any]
+) -> None:
+    layer, x = quantized(name, dtype)
     x = x.reshape(-1, *x.shape[2:])[None, :rows]
     backend = keras.config.backend()
     with keras.device("cpu:0"):
-        expected = numbers(layer(x))
+        expected = numbers(ops.cast(layer(x), "float32"))
         kernels = kernels_to_turn(layer)
         assert len(kernels) == (backend == "jax" and name != "swapped")
         turned = {id(kernel): turn(kernel.value, axes) for kernel, axes in kernels}
         with without_gradients(turned):
-            got = numbers(project(layer, x))
+            got = numbers(ops.cast(project(layer, x), "float32"))
     np.testing.assert_array_equal(got, expected)
     ours = {"torch": True, "jax": rows == 1, "tensorflow": rows > 1}[backend]
     assert len(our_products) == (ours and name != "swapped")
