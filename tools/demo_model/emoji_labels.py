@@ -47,7 +47,7 @@ KINDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity: all labels are hashed for each record
 class EmojiLabel:
     """One label.
 

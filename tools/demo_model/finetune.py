@@ -22,7 +22,9 @@ from dl_techniques import (
     FastVLMTokenizer,
 )
 from dl_techniques.data import ConversationDataset
-from tools.demo_model.pretrain import LabelledPictures, completed_epochs
+from tools.demo_model.deadline import Deadline
+from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
+from tools.demo_model.pretrain import LabelledPictures, as_floats, completed_epochs
 from tools.demo_model.records import DemoData
 from tools.demo_model.scene_questions import OPEN_TYPES
 from tools.demo_model.tokenizer_corpus import tokenizer_corpus
@@ -30,6 +32,7 @@ from tools.demo_model.tokenizer_corpus import tokenizer_corpus
 VOCABULARY = 2048
 SEQUENCE_LENGTH = 128
 CONTEXT = 512
+BUCKETS = (48, 64, 72, 96, SEQUENCE_LENGTH)
 DECODER = {
     "num_layers": 5,
     "num_query_heads": 6,
@@ -127,7 +130,12 @@ def build_model(data: DemoData, encoder: FastVLM, dtype: str = "float32") -> Fas
 
 
 def exchange_encoder(
-    model: FastVLMCausalLM, encoder: FastVLM, data: DemoData, steps: int = 400, batch_size: int = 64
+    model: FastVLMCausalLM,
+    encoder: FastVLM,
+    data: DemoData,
+    steps: int = 400,
+    batch_size: int = 64,
+    drawing: Drawing = IN_PLACE,
 ) -> None:
     """Gives a trained model another encoder, and fits its projector to the old one's outputs.
 
@@ -139,6 +147,7 @@ def exchange_encoder(
         data: the recipe's pictures.
         steps: batches that the projector is fitted on.
         batch_size: pictures of a batch.
+        drawing: who draws the pictures.
     """
     vision, projector = model.backbone.vision_encoder, model.backbone.projector
     old = projector_copy(model)
@@ -149,13 +158,13 @@ def exchange_encoder(
     fitted = keras.Sequential([keras.Input(vision.input_shape[1:]), vision, projector])
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.01)
     fitted.compile(keras.optimizers.Adam(schedule), loss="mse")
-    pictures = LabelledPictures(data, batch_size, steps, seed=5)
-    for step in range(steps):
-        images = pictures[step][0]
-        target = old(before(images, training=False), training=False)
-        loss = fitted.train_on_batch(images, target)
-        if step % 100 == 99:
-            print(f"projector, step {step + 1}: mean squared error {float(loss):.4f}", flush=True)
+    teacher = keras.Sequential([keras.Input(vision.input_shape[1:]), before, old])
+    with drawing.drawn(LabelledPictures(data, batch_size, steps, seed=5)) as pictures:
+        for step in range(steps):
+            images = as_floats(pictures[step][0])
+            loss = fitted.train_on_batch(images, teacher.predict_on_batch(images))
+            if step % 100 == 99:
+                print(f"projector, step {step + 1}: mean squared error {loss:.4f}", flush=True)
 
 
 def projector_copy(model: FastVLMCausalLM) -> keras.Model:
@@ -188,6 +197,9 @@ def train_stage(
     learning_rate: float,
     seed: int,
     batch_size: int = 32,
+    drawing: Drawing = IN_PLACE,
+    buckets: tuple[int, ...] = BUCKETS,
+    minutes: float | None = None,
 ) -> None:
     """Fits the model on fresh records; resumes from `folder` after a kill.
 
@@ -200,24 +212,37 @@ def train_stage(
         learning_rate: peak of the cosine.
         seed: of the records.
         batch_size: rows of a batch.
+        drawing: who draws the records.
+        buckets: lengths of a batch's rows.
+        minutes: end by the clock instead of after so many epochs; keeps no backups.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = epochs * records_per_epoch // batch_size
-    schedule = keras.optimizers.schedules.CosineDecay(
+    schedule: Any = keras.optimizers.schedules.CosineDecay(
         0.0, total, alpha=0.02, warmup_target=learning_rate, warmup_steps=min(200, total // 10)
     )
     optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=0.02, beta_2=0.98, use_ema=True, ema_momentum=0.99
+        schedule if minutes is None else learning_rate,
+        weight_decay=0.02,
+        beta_2=0.98,
+        global_clipnorm=1.0,
+        use_ema=True,
+        ema_momentum=0.99,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
     model.compile(optimizer)
     done = completed_epochs(folder)
-    batches = EpochSlices(data, model.preprocessor, records_per_epoch, seed, batch_size, done)
-    callbacks = [
-        keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False),
-        keras.callbacks.CSVLogger(folder / "log.csv", append=True),
-    ]
-    model.fit(batches, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=2)
+    callbacks: list[Any] = [keras.callbacks.CSVLogger(folder / "log.csv", append=True)]
+    if minutes is None:
+        backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
+        callbacks.insert(0, backup)
+    else:
+        callbacks.append(Deadline(learning_rate, minutes))
+    slices = EpochSlices(
+        data, model.preprocessor, records_per_epoch, seed, batch_size, done, buckets
+    )
+    with drawing.drawn(slices, done - 1) as batches:
+        model.fit(batches, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=2)
 
 
 class EpochSlices(keras.utils.PyDataset):
@@ -230,28 +255,45 @@ class EpochSlices(keras.utils.PyDataset):
         seed: of the records.
         batch_size: rows of a batch.
         done: epochs that earlier runs have completed.
+        buckets: lengths of a batch's rows, to choose from.
+        threads: that prepare batches in this process.
     """
 
     def __init__(
-        self, data: DemoData, preprocessor: Any, count: int, seed: int, batch_size: int, done: int
+        self,
+        data: DemoData,
+        preprocessor: Any,
+        count: int,
+        seed: int,
+        batch_size: int,
+        done: int,
+        buckets: tuple[int, ...] = BUCKETS,
+        threads: int = 1,
     ) -> None:
         super().__init__()
         self.data, self.preprocessor, self.count = data, preprocessor, count
-        self.seed, self.batch_size = seed, batch_size
+        self.seed, self.batch_size, self.buckets = seed, batch_size, buckets
+        self.threads = threads
         # Keras ends one epoch extra when `fit` starts.
         self.epoch = done - 1
-        self.batches = self._slice()
+        self.slice = self._slice(self.epoch)
 
-    def _slice(self) -> ConversationDataset:
-        start = max(self.epoch, 0) * self.count
+    def __reduce__(self) -> tuple[type[EpochSlices], tuple[Any, ...]]:
+        """A copy in another process prepares what it is asked for, and nothing ahead."""
+        made_of = (self.data, self.preprocessor, self.count, self.seed, self.batch_size)
+        return type(self), (*made_of, self.epoch + 1, self.buckets, 0)
+
+    def _slice(self, epoch: int) -> tuple[int, ConversationDataset]:
+        start = max(epoch, 0) * self.count
         records = Conversations(self.data, self.count, self.seed, self.batch_size, start)
-        return ConversationDataset(
+        return epoch, ConversationDataset(
             records,
             self.preprocessor,
             self.batch_size,
             shuffle=False,
-            length_buckets=(48, 64, 72, 96, SEQUENCE_LENGTH),
+            length_buckets=self.buckets,
             drop_remainder=True,
+            workers=self.threads,
         )
 
     def __len__(self) -> int:
@@ -260,7 +302,12 @@ class EpochSlices(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Goes on to the next slice."""
         self.epoch += 1
-        self.batches = self._slice()
 
     def __getitem__(self, index: int) -> Any:
-        return self.batches[index]
+        return self.batch(self.epoch, index)
+
+    def batch(self, epoch: int, index: int) -> Any:
+        """One batch of any epoch."""
+        if self.slice[0] != epoch:
+            self.slice = self._slice(epoch)
+        return self.slice[1][index]

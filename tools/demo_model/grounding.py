@@ -17,7 +17,7 @@ import numpy as np
 
 from dl_techniques import FastVLMCausalLM
 from tools.demo_model.finetune import projector_copy
-from tools.demo_model.pretrain import LabelledPictures
+from tools.demo_model.pretrain import LabelledPictures, as_floats
 from tools.demo_model.pretrain_labels import NUM_CELL_CLASSES
 from tools.demo_model.records import NUM_LABELS, DemoData
 from tools.demo_model.shapes import COLOUR_NAMES, SHAPES
@@ -76,7 +76,7 @@ def name_objects(
     loss = 0.0
     for step in range(steps):
         images, targets, weights = pictures[step]
-        features = vision(images, training=False)
+        features = vision(as_floats(images), training=False)
         rows = keras.ops.convert_to_numpy(old(features, training=False)).astype("float32")
         known = (weights["cells"] > 0)[..., None] * names[targets["cells"]]
         known = known + (weights["colour"] > 0)[..., None] * colours[targets["colour"]]

@@ -93,11 +93,20 @@ def common_tags(labels: tuple[EmojiLabel, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(best(label) for label in labels)
 
 
+@lru_cache(maxsize=4)
+def _by_kind(labels: tuple[EmojiLabel, ...]) -> dict[str, list[EmojiLabel]]:
+    """The labels of each kind, in order."""
+    groups: dict[str, list[EmojiLabel]] = {}
+    for label in labels:
+        groups.setdefault(label.kind, []).append(label)
+    return groups
+
+
 def _other(
     rng: np.random.Generator, label: EmojiLabel, labels: tuple[EmojiLabel, ...]
 ) -> EmojiLabel:
     """Returns another label, half the time of the same kind."""
-    same = [one for one in labels if one.kind == label.kind and one is not label]
+    same = [one for one in _by_kind(labels)[label.kind] if one is not label]
     if same and rng.random() < 0.5:
         return same[int(rng.integers(len(same)))]
     return labels[int(rng.integers(len(labels)))]

@@ -27,7 +27,7 @@ from tools.demo_model.deepen import with_layers
 from tools.demo_model.finetune import projector_copy
 from tools.demo_model.language import plural
 from tools.demo_model.layer_fitting import captured, fitted, put, run_first_layer
-from tools.demo_model.pretrain import LabelledPictures
+from tools.demo_model.pretrain import LabelledPictures, as_floats
 from tools.demo_model.pretrain_labels import GRID, NOTHING, PLACES
 from tools.demo_model.records import NUM_LABELS, DemoData
 from tools.demo_model.shapes import COLOUR_NAMES, SHAPES
@@ -281,7 +281,7 @@ def known_cells(
     batches = LabelledPictures(data, batch_size, pictures // batch_size, seed=8)
     for step in range(len(batches)):
         images, targets, weights = batches[step]
-        features = model.backbone.vision_encoder(images, training=False)
+        features = model.backbone.vision_encoder(as_floats(images), training=False)
         features = ops.convert_to_numpy(features).astype("float32")
         known = weights["cells"].any((1, 2))
         cells = {

@@ -15,6 +15,8 @@ import numpy as np
 from keras import ops
 
 from dl_techniques import FastVLM, FastVLMCausalLM
+from tools.demo_model.deadline import Deadline
+from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
 from tools.demo_model.pretrain_labels import (
     IGNORED,
     NOTHING,
@@ -60,7 +62,7 @@ BACKGROUND = {
 
 
 class LabelledPictures(keras.utils.PyDataset):
-    """Batches of freshly drawn pictures: float[B, S, S, 3], targets and weights by head.
+    """Batches of freshly drawn pictures: uint8[B, S, S, 3], targets and weights by head.
 
     Args:
         data: the recipe's pictures.
@@ -85,9 +87,13 @@ class LabelledPictures(keras.utils.PyDataset):
         self.first_epoch += 1
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
-        start = (self.first_epoch * self.steps + index) * self.batch_size
+        return self.batch(self.first_epoch, index)
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
+        """One batch of any epoch."""
+        start = (epoch * self.steps + index) * self.batch_size
         drawn = [self._draw(start + row) for row in range(self.batch_size)]
-        images = np.stack([image for image, _ in drawn]).astype("float32") / 255
+        images = np.stack([image for image, _ in drawn])
         targets = {key: np.stack([t[key] for _, t in drawn]) for key in CLASSES}
         weights = {key: _weights(key, target) for key, target in targets.items()}
         return images, {k: np.maximum(t, 0) for k, t in targets.items()}, weights
@@ -112,7 +118,9 @@ def build(encoder: FastVLM, dropout: float = 0.1) -> keras.Model:
     What a linear layer can tell from a cell, the projector can hand to the decoder. Letters are
     also asked for one stage earlier: small things are learnt sooner from a finer map.
     """
-    features, finer = encoder.output, encoder.stages[-2].output
+    pictures = keras.Input(encoder.input_shape[1:], dtype="uint8", name="pictures")
+    maps = keras.Model(encoder.input, [encoder.output, encoder.stages[-2].output])
+    features, finer = maps(keras.layers.Rescaling(1 / 255)(pictures))
     pooled = keras.layers.Dropout(dropout)(keras.layers.GlobalAveragePooling2D()(features))
     outputs = {}
     for key, classes in CLASSES.items():
@@ -120,7 +128,7 @@ def build(encoder: FastVLM, dropout: float = 0.1) -> keras.Model:
         logits = keras.layers.Dense(math.prod(place[2:]) * classes, name=f"{key}_dense")
         source = finer if key == "strokes" else features if place else pooled
         outputs[key] = keras.layers.Reshape((*place, classes), name=key)(logits(source))
-    return keras.Model(encoder.input, outputs, name="pretraining")
+    return keras.Model(pictures, outputs, name="pretraining")
 
 
 @keras.saving.register_keras_serializable(package="tools.demo_model")
@@ -169,6 +177,11 @@ def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> 
     )
 
 
+def as_floats(images: np.ndarray) -> np.ndarray:
+    """uint8 pictures as the encoder takes them: float32, 0 to 1."""
+    return images.astype("float32") / 255
+
+
 def warm_heads(
     model: keras.Model, encoder: FastVLM, data: DemoData, steps: int, batch_size: int
 ) -> None:
@@ -189,6 +202,8 @@ def pretrain(
     steps: int = 250,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
+    drawing: Drawing = IN_PLACE,
+    minutes: float | None = None,
 ) -> FastVLM:
     """Trains the encoder; resumes from `folder` after a kill.
 
@@ -197,10 +212,12 @@ def pretrain(
         folder: backups, the log, and the trained encoder.
         epochs: of `steps` batches; the learning rate falls along a cosine over all of them.
         start: an earlier encoder to go on from, with a fresh optimizer; the heads are fitted to
-            it first, so that they do not undo it.
+            it first, so that they do not undo it, unless the stage ends by the clock.
         steps: batches of an epoch.
         batch_size: pictures of a batch.
         learning_rate: peak of the cosine.
+        drawing: who draws the pictures.
+        minutes: end by the clock instead of after so many epochs; keeps no backups.
 
     Returns:
         The trained encoder, branched if `start` is branched or not given.
@@ -213,21 +230,29 @@ def pretrain(
         encoder.save_to_preset(folder / "encoder")
         return encoder
     model = build(encoder)
-    schedule = keras.optimizers.schedules.CosineDecay(
+    schedule: Any = keras.optimizers.schedules.CosineDecay(
         0.0, epochs * steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=200
     )
     optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=0.05, global_clipnorm=1.0, use_ema=True, ema_momentum=0.995
+        schedule if minutes is None else learning_rate,
+        weight_decay=0.05,
+        global_clipnorm=1.0,
+        use_ema=True,
+        ema_momentum=0.995,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     folder.mkdir(parents=True, exist_ok=True)
-    backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
+    callbacks: list[Any] = [keras.callbacks.CSVLogger(folder / "log.csv", append=True)]
+    if minutes is None:
+        backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
+        callbacks.insert(0, backup)
+    else:
+        callbacks.append(Deadline(learning_rate, minutes))
     done = completed_epochs(folder)
-    if start is not None and not done:
+    if start is not None and not done and minutes is None:
         warm_heads(model, encoder, data, steps, batch_size)
     compile_model(model, optimizer)
-    pictures = LabelledPictures(data, batch_size, steps, epoch=done)
-    log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
-    model.fit(pictures, epochs=epochs, callbacks=[backup, log], shuffle=False, verbose=2)
+    with drawing.drawn(LabelledPictures(data, batch_size, steps, epoch=done), done) as pictures:
+        model.fit(pictures, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=2)
     encoder.save_to_preset(folder / "encoder")
     return encoder

@@ -88,8 +88,14 @@ class DemoData:
             raise ValueError(f"kinds {sorted(unknown)} are unknown, expected some of {KINDS}")
         self.mix = dict(mix)
         self.upper_words = upper_words
+        self.lookups = lookups
         self.scene_shares = training_shares() if lookups else SHARES
         self._loaded: dict[tuple[str, str], Any] = {}
+
+    def __reduce__(self) -> tuple[type[DemoData], tuple[Any, ...]]:
+        """A copy in another process loads its pictures itself."""
+        made_of = (self.work, self.clothing_tar, self.size, self.mix)
+        return type(self), (*made_of, self.upper_words, self.lookups)
 
     @cached_property
     def bank(self) -> SpriteBank:

@@ -22,7 +22,10 @@ import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from tools.demo_model import copying, fetch, finetune, grounding, pointing, pretrain
+from tools.demo_model.branching import branch, unfold
+from tools.demo_model.deadline import ENDLESS
 from tools.demo_model.deepen import deepen
+from tools.demo_model.drawn_ahead import Drawing
 from tools.demo_model.records import KINDS, DemoData
 
 LANGUAGE_MIX = {"scenes": 0.45, "emoji": 0.27, "words": 0.06, "easy_vqa": 0.12, "clothing": 0.10}
@@ -31,6 +34,7 @@ LANGUAGE_MIX = {"scenes": 0.45, "emoji": 0.27, "words": 0.06, "easy_vqa": 0.12, 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command."""
     options = parser().parse_args(arguments)
+    end_by_the_clock(options)
     if not options.pretrain_epochs and options.start is None:
         parser().error("--pretrain-epochs 0 keeps an earlier encoder: name it with --start")
     keras.utils.set_random_seed(options.seed)
@@ -46,6 +50,13 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"wrote {options.out}: {model.count_params():,} parameters")
 
 
+def end_by_the_clock(options: argparse.Namespace) -> None:
+    """Gives stages that last so many minutes epochs enough."""
+    for stage in ("pretrain", "language", "together"):
+        if getattr(options, f"{stage}_minutes") is not None:
+            setattr(options, f"{stage}_epochs", ENDLESS)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's options; the defaults make a model from nothing."""
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -55,10 +66,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", type=int, default=64, help="side of the pictures, pixels")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument(
-        "--pretrain-epochs", type=int, default=20, help="16 000 pictures each; 0 keeps `--start`'s"
+        "--pretrain-epochs", type=int, default=20, help="of stage 1; 0 keeps `--start`'s encoder"
     )
     made.add_argument("--start", type=Path, help="an earlier encoder, or model, to go on from")
-    made.add_argument("--language-epochs", type=int, default=11, help="8 000 records each")
+    made.add_argument("--language-epochs", type=int, default=11, help="of stage 2; may be 0")
     made.add_argument("--together-epochs", type=int, default=7, help="0 leaves it out")
     made.add_argument("--frozen", action="store_true", help="keep the encoder frozen to the end")
     made.add_argument(
@@ -79,7 +90,33 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--rate", type=float, default=1.5e-3, help="peak learning rate of the language stage"
     )
+    made.add_argument(
+        "--together-rate", type=float, default=5e-4, help="of the last stage; 1e-3 with `--frozen`"
+    )
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
+    made.add_argument("--batch", type=int, default=32, help="rows of the language stages' batches")
+    made.add_argument(
+        "--buckets", type=parse_lengths, default=finetune.BUCKETS, help="lengths of their rows"
+    )
+    made.add_argument(
+        "--branch", action="store_true", help="train a folded encoder in its branched form"
+    )
+    made.add_argument("--pretrain-pictures", type=int, default=16_000, help="of an epoch")
+    made.add_argument("--pretrain-batch", type=int, default=64, help="pictures of a batch")
+    made.add_argument("--pretrain-rate", type=float, default=1e-3, help="peak learning rate")
+    made.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        help="that draw ahead, where an accelerator is faster than one core draws",
+    )
+    made.add_argument(
+        "--passes", type=int, default=1, help="how often each drawn batch is trained on"
+    )
+    for stage in ("pretrain", "language", "together"):
+        made.add_argument(
+            f"--{stage}-minutes", type=float, help="end the stage by the clock, without backups"
+        )
     shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
     made.add_argument(
         "--pretrain-mix", type=parse_mix, default=pretrain.MIX, help=shares.format("stage 1")
@@ -98,12 +135,30 @@ def parse_mix(text: str) -> dict[str, float]:
     return mix
 
 
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """Reads "64,128"."""
+    return tuple(int(length) for length in text.split(","))
+
+
 def encoder_stage(options: argparse.Namespace) -> None:
     """Stage 1, see `pretrain`."""
     data = DemoData(options.work, options.clothing, options.size, options.pretrain_mix)
     data.load()
     start = None if options.start is None else pretrain.load_encoder(options.start)
-    pretrain.pretrain(data, options.work / "pretrain", options.pretrain_epochs, start)
+    if start is not None and options.branch:
+        pictures = pretrain.LabelledPictures(data, 512, 1, seed=2)[0][0]
+        branch(start, pretrain.as_floats(pictures))
+    pretrain.pretrain(
+        data,
+        options.work / "pretrain",
+        options.pretrain_epochs,
+        start,
+        options.pretrain_pictures // options.pretrain_batch,
+        options.pretrain_batch,
+        options.pretrain_rate,
+        Drawing(options.processes, options.passes),
+        options.pretrain_minutes,
+    )
 
 
 def language_stage(options: argparse.Namespace) -> None:
@@ -120,7 +175,8 @@ def language_stage(options: argparse.Namespace) -> None:
         model = FastVLMCausalLM.from_preset(str(options.start), dtype=options.dtype)
         model.preprocessor.sequence_length = finetune.SEQUENCE_LENGTH
         if options.pretrain_epochs:
-            finetune.exchange_encoder(model, encoder, data)
+            encoder.reparameterize(fold=model.backbone.vision_encoder.folded)
+            finetune.exchange_encoder(model, encoder, data, drawing=Drawing(options.processes))
     else:
         model = finetune.build_model(data, encoder, options.dtype)
         model.reparameterize()
@@ -135,15 +191,20 @@ def language_stage(options: argparse.Namespace) -> None:
     if options.point or options.hold:
         pointing.hold(model)
     model.backbone.vision_encoder.trainable = False
-    finetune.train_stage(
-        model,
-        data,
-        folder,
-        options.language_epochs,
-        options.records,
-        options.rate,
-        options.seed + 1,
-    )
+    if options.language_epochs:
+        finetune.train_stage(
+            model,
+            data,
+            folder,
+            options.language_epochs,
+            options.records,
+            options.rate,
+            options.seed + 1,
+            options.batch,
+            Drawing(options.processes, options.passes),
+            options.buckets,
+            options.language_minutes,
+        )
     save_finished(model, folder / "preset")
 
 
@@ -157,13 +218,25 @@ def together_stage(options: argparse.Namespace) -> None:
         return
     data = language_data(options)
     model = FastVLMCausalLM.from_preset(str(options.work / "language" / "preset"))
-    model.backbone.vision_encoder.trainable = not options.frozen
+    encoder = model.backbone.vision_encoder
+    if encoder.folded and not options.frozen:
+        unfold(encoder)
+    encoder.trainable = not options.frozen
     if options.point or options.hold:
         pointing.hold(model)
-    finetune.freeze_batch_norms(model.backbone.vision_encoder)
-    rate = 1e-3 if options.frozen else 5e-4
+    finetune.freeze_batch_norms(encoder)
     finetune.train_stage(
-        model, data, folder, options.together_epochs, options.records, rate, options.seed + 2
+        model,
+        data,
+        folder,
+        options.together_epochs,
+        options.records,
+        options.together_rate,
+        options.seed + 2,
+        options.batch,
+        Drawing(options.processes, options.passes),
+        options.buckets,
+        options.together_minutes,
     )
     save_finished(model, folder / "preset")
 

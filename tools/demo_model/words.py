@@ -96,7 +96,7 @@ def split_words(words: tuple[str, ...], split: str) -> tuple[str, ...]:
     return tuple(word for word in words if held_out("word", word) == (split == "test"))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=2048)
 def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """Returns one of matplotlib's bundled fonts at a size in pixels."""
     import matplotlib

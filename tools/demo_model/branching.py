@@ -1,0 +1,71 @@
+"""An encoder that was folded gets its branches and BatchNorms back, to be trained further.
+
+Usage:
+    branch(encoder, images)  # with BatchNorms that learn
+    unfold(encoder)  # fused, as the whole model's training takes it
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import keras
+import numpy as np
+from keras import ops
+
+from dl_techniques import FastVLM
+from dl_techniques.layers.reparameterization import sync_variables
+from dl_techniques.models.vision.fast_vlm import AttentionBlock
+from tools.demo_model.layer_fitting import captured
+
+
+def branch(encoder: FastVLM, images: np.ndarray) -> None:
+    """Changes an encoder to its training form, which computes the same.
+
+    Its attention blocks stay folded: a bias that was trained there fits in no BatchNorm before.
+
+    Args:
+        encoder: fused, folded or branched already.
+        images: float32[N, S, S, 3], pictures of the kind that it will be trained on: the
+            BatchNorms take their statistics, so that training sees the function that inference has.
+    """
+    unfuse(encoder)
+    calibrate(encoder, images)
+
+
+def unfold(encoder: FastVLM) -> None:
+    """Changes an encoder to its fused form, but for the attention blocks."""
+    unfuse(encoder)
+    encoder.reparameterize()
+
+
+def unfuse(encoder: FastVLM) -> None:
+    """Gives all but the attention blocks their branches back."""
+    for _, switch in list(encoder.switches()):
+        if not isinstance(switch, AttentionBlock):
+            switch.set_form(False)
+    sync_variables(encoder)
+
+
+def calibrate(model: keras.Model, images: np.ndarray) -> None:
+    """Gives every BatchNorm the statistics of these inputs, and changes its affine to match."""
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    with ExitStack() as stack:
+        seen = [stack.enter_context(captured(norm)) for norm in norms]
+        model(images, training=False)
+    for norm, inputs in zip(norms, seen, strict=True):
+        values = inputs[0].reshape(-1, inputs[0].shape[-1]).astype("float64")
+        gamma, beta, mean, variance = (
+            ops.convert_to_numpy(v).astype("float64")
+            for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
+        )
+        scale = gamma / np.sqrt(variance + norm.epsilon)
+        new_mean, new_variance = values.mean(0), values.var(0)
+        norm.gamma.assign((scale * np.sqrt(new_variance + norm.epsilon)).astype("float32"))
+        norm.beta.assign((beta + scale * (new_mean - mean)).astype("float32"))
+        norm.moving_mean.assign(new_mean.astype("float32"))
+        norm.moving_variance.assign(new_variance.astype("float32"))
