@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,13 @@ def hold_files() -> None:
             lock(ctypes.c_void_p(start), ctypes.c_size_t(stop - start))
 
 
-def main(work: str, peer: str, folder: Path) -> None:
-    """Serves until stdin ends."""
+def serve(load: Callable[[], Runner], answer: Callable[[Any, str], dict[str, Any]]) -> None:
+    """Answers until stdin ends.
+
+    Args:
+        load: makes the runner.
+        answer: does what a line asks for.
+    """
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -58,15 +64,25 @@ def main(work: str, peer: str, folder: Path) -> None:
         replies.write(json.dumps(message) + "\n")
 
     try:
-        keep_freed_memory()
-        runner = PEERS[work][peer].load(folder)
-        hold_files()
+        runner = load()
         reply({"ready": True})
         for line in sys.stdin:
             reply(answer(runner, line.strip()))
     except Exception as error:
         reply({"error": f"{type(error).__name__}: {error}"})
         raise
+
+
+def main(work: str, peer: str, folder: Path) -> None:
+    """Serves one peer."""
+
+    def load() -> Runner:
+        keep_freed_memory()
+        runner = PEERS[work][peer].load(folder)
+        hold_files()
+        return runner
+
+    serve(load, answer)
 
 
 if __name__ == "__main__":

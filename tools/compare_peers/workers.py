@@ -34,21 +34,26 @@ class Worker:
         PeerError: it could not be loaded.
     """
 
+    module = "tools.compare_peers.worker"
+
     def __init__(self, peer: Peer, folder: Path) -> None:
         self.peer, self.folder = peer, folder
         job = Job.read(folder)
         self.log = folder / f"{peer.name}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tools.compare_peers.worker", job.work, peer.name, folder],
+                [sys.executable, "-m", self.module, job.work, peer.name, folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 bufsize=1,
-                env=environment(peer, job, os.environ),
+                env=self._environment(job),
             )
         self._reply()
+
+    def _environment(self, job: Job) -> dict[str, str]:
+        return environment(self.peer, job, os.environ)
 
     def _reply(self) -> dict[str, Any]:
         assert self.process.stdout is not None
