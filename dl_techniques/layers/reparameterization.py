@@ -158,8 +158,22 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
         else:
             self._to_branches()
 
-    def declare_form(self, fused: bool) -> None:
-        """Switches the structure only: for a model that is about to receive its weights."""
+    def form_word(self) -> bool | str:
+        """The current form as a saved config names it; `declare_form` takes the same."""
+        return self.fused_form
+
+    def declare_form(self, form: bool | str) -> None:
+        """Switches the structure only: for a model that is about to receive its weights.
+
+        Args:
+            form: `True` (inference form), `False` (training form), or a layer's own word.
+
+        Raises:
+            FusionError: a word that this layer does not know.
+        """
+        if isinstance(form, str):
+            raise FusionError(f"{self.name} has no form {form!r}, only True and False")
+        fused = form
         if fused != self.fused_form:
             self._replace_parts(fused)
 

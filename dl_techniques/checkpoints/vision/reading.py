@@ -120,8 +120,14 @@ def network_map(network: FastVLM | MobileOne, words: str) -> WeightMap:
         words: "timm" or "apple".
 
     Raises:
-        CheckpointError: the network is folded, which no other layout knows.
+        CheckpointError: the network is folded, or its attention has biases that were trained when
+            it was, which no other layout knows.
     """
+    if any(switch.form_word() == "biased" for _, switch in network.switches()):
+        raise CheckpointError(
+            f"{network.name} was trained while it was folded, and its qkv keep biases that no "
+            "layout of timm's or Apple's has names for: use save_to_preset()"
+        )
     if any(switch.is_fold and switch.fused_form for _, switch in network.switches()):
         raise CheckpointError(
             f"{network.name} is folded, which no layout of timm's or Apple's has names for: call "

@@ -33,7 +33,7 @@ class SwitchableModel(Reparameterizable, keras.Model):
     quantization: dict[str, Any] | None = None
     predict_function: Any  # of keras.Model
 
-    def start_in(self, forms: bool | str | Mapping[str, bool]) -> None:
+    def start_in(self, forms: bool | str | Mapping[str, bool | str]) -> None:
         """Gives every switch the form that a saved config names.
 
         Args:
@@ -49,14 +49,15 @@ class SwitchableModel(Reparameterizable, keras.Model):
         sync_variables(self)
         self.hold_parts()
 
-    def form_config(self) -> bool | str | dict[str, bool]:
+    def form_config(self) -> bool | str | dict[str, bool | str]:
         """The current form in the shortest words that `start_in` understands."""
         if self.folded:
             return "folded" if any(s.is_fold for _, s in self.switches()) else True
-        fused = [(s.is_fold, s.fused_form) for _, s in self.switches()]
-        if all(form != is_fold for is_fold, form in fused):
-            return True
-        return any(form for _, form in fused) and self.form_state()
+        forms = {path: switch.form_word() for path, switch in self.switches()}
+        if all(forms[path] is not switch.is_fold for path, switch in self.switches()):
+            if not any(isinstance(form, str) for form in forms.values()):
+                return True
+        return forms if any(forms.values()) else False
 
     def quantization_config(self) -> dict[str, Any]:
         """What a quantized network adds to its config; nothing for a float one."""
@@ -198,10 +199,12 @@ class SwitchableModel(Reparameterizable, keras.Model):
         return own
 
 
-def _wanted_form(forms: bool | str | Mapping[str, bool], path: str, is_fold: bool) -> bool:
+def _wanted_form(
+    forms: bool | str | Mapping[str, bool | str], path: str, is_fold: bool
+) -> bool | str:
     """The form of one switch: from a saved table, or from a word for all of them."""
     if isinstance(forms, Mapping):
-        return bool(forms.get(path, False))
+        return forms.get(path, False)
     if forms == "folded":
         return True
     if isinstance(forms, str):

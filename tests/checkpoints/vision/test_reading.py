@@ -211,3 +211,14 @@ def test_a_folded_network_has_no_foreign_names() -> None:
     network.reparameterize(fold=True)
     with pytest.raises(CheckpointError, match="folded.*reset_reparameterization"):
         network_map(network, "timm")
+
+
+def test_a_bias_that_was_trained_folded_has_no_foreign_name() -> None:
+    network = small_network()
+    network.reparameterize(fold=True)
+    for layer in network._flatten_layers():
+        if layer.name == "qkv":
+            layer.bias.assign(np.linspace(-1, 1, layer.bias.shape[0]))
+    network.reset_reparameterization()
+    with pytest.raises(CheckpointError, match="save_to_preset"):
+        network_map(network, "timm")

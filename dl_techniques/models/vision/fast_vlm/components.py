@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from dl_techniques.errors import FusionError
 from dl_techniques.layers.attention_kinds import check_kind
 from dl_techniques.layers.conv_ffn import scale_dense_outputs
 from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine, relative_change
@@ -27,7 +26,8 @@ class AttentionBlock(ScaledFFN):
     """x + g1 * Attention(norm(x)), then x + g2 * ConvFFN(x): float[B, H, W, C] -> same.
 
     Folding puts the BatchNorm into `qkv` (which gets a bias) and both gammas into the dense
-    layers before them; a LayerNorm cannot be folded and stays.
+    layers before them; a LayerNorm cannot be folded and stays. A bias that was trained in the
+    folded form stays with `qkv` when the block goes back: no BatchNorm before it could hold it.
 
     Args:
         num_heads: int. Divides C.
@@ -39,6 +39,7 @@ class AttentionBlock(ScaledFFN):
         folded: bool. Start in the folded form. Defaults to `False`.
         attention_kind: str. Of `Attention`. Defaults to "full".
         attention_extent: int. Of `Attention`.
+        qkv_bias: bool. `qkv` has a bias in the training form as well. Defaults to `False`.
         **kwargs: name, dtype.
 
     Raises:
@@ -63,12 +64,13 @@ class AttentionBlock(ScaledFFN):
         folded: bool = False,
         attention_kind: str = "full",
         attention_extent: int | None = None,
+        qkv_bias: bool = False,
         **kwargs: Any,
     ) -> None:
         if norm not in ("batch", "layer"):
             raise ValueError(f'norm must be "batch" or "layer", got {norm!r}')
         check_kind(attention_kind, attention_extent)
-        self._norm_kind = norm
+        self._norm_kind, self.qkv_bias = norm, qkv_bias
         self.attention_kind, self.attention_extent = attention_kind, attention_extent
         super().__init__(
             mlp_ratio, dropout_rate, drop_path_rate, layer_scale_init, folded, **kwargs
@@ -98,17 +100,18 @@ class AttentionBlock(ScaledFFN):
             if self._norm_kind == "batch":
                 self.norm = batch_norm("norm", policy)
         if self._built_shape is not None and self._norm_kind == "batch":
-            self._create_attention(use_qkv_bias=self.fused_form)
+            self._create_attention()
 
-    def _create_attention(self, use_qkv_bias: bool) -> None:
+    def _create_attention(self) -> None:
+        folded_norm = self.fused_form and self._norm_kind == "batch"
         self.attention = Attention(
-            self.num_heads, use_qkv_bias, self.dropout_rate, self.attention_kind,
+            self.num_heads, folded_norm or self.qkv_bias, self.dropout_rate, self.attention_kind,
             self.attention_extent, name="attention", dtype=self.dtype_policy,
         )  # fmt: skip
 
     def build(self, input_shape: Shape) -> None:
         """Builds norm, attention and feed-forward network."""
-        self._create_attention(self.fused_form and self._norm_kind == "batch")
+        self._create_attention()
         self.attention.build(input_shape)
         if self._norm_kind == "layer":
             self.norm.build(input_shape)
@@ -148,7 +151,8 @@ class AttentionBlock(ScaledFFN):
             return arrays
         scale, shift = batch_norm_affine(self.norm)
         kernel = as_float64(self.attention.qkv.kernel)
-        return (*arrays, kernel * scale[:, None], shift @ kernel)
+        bias = as_float64(self.attention.qkv.bias) if self.qkv_bias else 0.0
+        return (*arrays, kernel * scale[:, None], shift @ kernel + bias)
 
     def neutral_branches(self) -> None:
         """Gammas 1; the BatchNorm's own start is neutral."""
@@ -156,27 +160,53 @@ class AttentionBlock(ScaledFFN):
         gamma = self.attention_scale.gamma
         gamma.assign(keras.ops.ones(gamma.shape, gamma.dtype))
 
+    def form_word(self) -> bool | str:
+        """`True`, `False`, or "biased": the training form with a bias in `qkv`."""
+        return "biased" if self.qkv_bias and not self.fused_form else self.fused_form
+
+    def declare_form(self, form: bool | str) -> None:
+        """Takes on a saved form, without its weights."""
+        if form != "biased":
+            super().declare_form(form)
+            return
+        self.qkv_bias = True
+        self._replace_parts(False)
+
     def absorb(self, fused: tuple[Array, ...]) -> None:
         """Divides by the gammas and undoes the BatchNorm; its shift is refitted to the bias."""
+        if self._norm_kind == "batch":
+            self._absorb_qkv(fused[4], fused[5])
         super().absorb(fused[:2])
         gamma = as_float64(self.attention_scale.gamma)
         assign_dense(self.attention.proj, fused[2] / gamma, fused[3] / gamma)
-        if self._norm_kind == "batch":
-            self._absorb_qkv(fused[4], fused[5])
 
     def _absorb_qkv(self, kernel: Array, bias: Array) -> None:
-        """Solves `shift @ W = bias` for the BatchNorm's shift, `W * scale = kernel` for W."""
+        """Solves `shift @ W = bias` for the BatchNorm's shift, `W * scale = kernel` for W.
+
+        What the shift cannot hold becomes a bias of `qkv`.
+        """
         scale, shift = batch_norm_affine(self.norm)
         weights = kernel / scale[:, None]
-        refitted = np.linalg.lstsq(weights.T, bias, rcond=None)[0]
-        if relative_change(bias, refitted @ weights) > 1e-4:
-            raise FusionError(
-                f"{self.name}: the folded qkv bias was trained and no BatchNorm can hold it; "
-                "train the branched or the fused form, and fold afterwards"
-            )
-        beta = as_float64(self.norm.beta) + refitted - shift
-        self.attention.qkv.kernel.assign(weights.astype(self.attention.qkv.kernel.dtype))
-        self.norm.beta.assign(beta.astype(self.norm.beta.dtype))
+        if not self.qkv_bias:
+            refitted = np.linalg.lstsq(weights.T, bias, rcond=None)[0]
+            if relative_change(bias, refitted @ weights) > 1e-4:
+                self._add_qkv_bias()
+            else:
+                beta = as_float64(self.norm.beta) + refitted - shift
+                self.norm.beta.assign(beta.astype(self.norm.beta.dtype))
+        qkv = self.attention.qkv
+        qkv.kernel.assign(weights.astype(qkv.kernel.dtype))
+        if self.qkv_bias:
+            qkv.bias.assign((bias - shift @ weights).astype(qkv.bias.dtype))
+
+    def _add_qkv_bias(self) -> None:
+        """The training form anew, with a bias; its other parts keep their values."""
+        others = [name for name in self.form_parts(False) if name != "attention"]
+        values = {name: getattr(self, name).get_weights() for name in others}
+        self.qkv_bias = True
+        self._replace_parts(False)
+        for name, weights in values.items():
+            getattr(self, name).set_weights(weights)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""
@@ -186,6 +216,7 @@ class AttentionBlock(ScaledFFN):
             "norm": self._norm_kind,
             "attention_kind": self.attention_kind,
             "attention_extent": self.attention_extent,
+            "qkv_bias": self.qkv_bias,
         }
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dl_techniques.errors import FusionError
 from dl_techniques.models.vision.fast_vlm.components import Attention, AttentionBlock, Stage
 from tests.helpers import (
     check_forms,
@@ -67,17 +66,28 @@ def test_fusing_alone_changes_nothing_in_an_attention_block() -> None:
     assert [id(v) for v in block.weights] == before and not block.folded
 
 
-def test_a_trained_qkv_bias_that_no_norm_can_hold_is_refused() -> None:
+def test_a_trained_qkv_bias_that_no_norm_can_hold_stays_with_qkv() -> None:
     block, x = AttentionBlock(2, 2.0), random_array(*SHAPE)
     block.build(SHAPE)
     randomize(block)
     block.reparameterize(fold=True)
     shake(block)
     trained = numbers(block(x))
-    with pytest.raises(FusionError, match="qkv bias was trained"):
-        block.reset_reparameterization()
-    assert block.fused_form
-    np.testing.assert_array_equal(numbers(block(x)), trained)
+    block.reset_reparameterization()
+    assert block.form_word() == "biased" and block.attention.qkv.use_bias
+    assert relative_difference(block(x), trained) < 1e-5
+    names = [v.path.split("/", 1)[1] for v in block.trainable_variables]
+    assert "norm/gamma" in names and "attention/qkv/bias" in names
+    randomize(block)
+    branched = numbers(block(x))
+    block.reparameterize(fold=True)
+    assert relative_difference(block(x), branched) < 1e-5
+    block.reset_reparameterization()
+    np.testing.assert_array_equal(numbers(block(x)), branched)
+    twin = AttentionBlock.from_config(block.get_config())
+    twin.build(SHAPE)
+    twin.set_weights(block.get_weights())
+    np.testing.assert_array_equal(numbers(twin(x)), branched)
 
 
 def test_a_qkv_bias_that_the_norm_can_hold_comes_back() -> None:

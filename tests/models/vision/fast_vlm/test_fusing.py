@@ -107,6 +107,38 @@ def test_one_part_can_be_fused_and_saved(tmp_path: Path) -> None:
     assert relative_difference(loaded(x), expected) < TOLERANCE
 
 
+def test_a_trained_folded_network_goes_back_and_keeps_that_in_files(tmp_path: Path) -> None:
+    network, x = make_network(), pictures()
+    network.reparameterize(fold=True)
+    rng = np.random.default_rng(5)
+    network.set_weights(
+        [w + 0.05 * np.abs(w).max() * rng.standard_normal(w.shape) for w in network.get_weights()]
+    )
+    expected = numbers(network(x))
+    network.reset_reparameterization()
+    forms = network.form_config()
+    assert isinstance(forms, dict) and set(forms.values()) == {False, "biased"}
+    assert not any(network.form_state().values())
+    check_torch_parameters(network)
+    assert relative_difference(network(x), expected) < TOLERANCE
+    branched = numbers(network(x))
+    network.save(tmp_path / "network.keras")
+    network.save_to_preset(tmp_path / "preset")
+    for loaded in (
+        keras.saving.load_model(tmp_path / "network.keras"),
+        FastVLM.from_preset(tmp_path / "preset"),
+    ):
+        assert loaded.form_config() == forms
+        assert [v.path for v in loaded.weights] == [v.path for v in network.weights]
+        np.testing.assert_array_equal(numbers(loaded(x)), branched)
+        check_torch_parameters(loaded)
+    network.reparameterize()
+    assert isinstance(network.form_config(), dict)
+    network.reparameterize(fold=True)
+    assert network.form_config() == "folded"
+    assert relative_difference(network(x), expected) < TOLERANCE
+
+
 def test_predict_is_never_stale() -> None:
     network, x = make_network(), pictures()
     before = network.predict(x, verbose=0)
