@@ -75,8 +75,6 @@ def test_folded_encoder_is_branched_with_the_statistics_of_its_pictures() -> Non
         if hasattr(layer, "rate"):
             layer.rate = 0.0  # drop paths and dropout
     np.testing.assert_allclose(features(training=True), before, atol=2e-3 * np.abs(before).max())
-    branching.unfold(encoder)
-    assert encoder.reparameterized and not encoder.folded
 
 
 def test_rate_falls_with_the_clock_and_training_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,7 @@
 """An encoder that was folded gets its branches and BatchNorms back, to be trained further.
 
 Usage:
-    branch(encoder, images)  # with BatchNorms that learn
-    unfold(encoder)  # fused, as the whole model's training takes it
+    branch(encoder, images)
 """
 
 from __future__ import annotations
@@ -14,37 +13,19 @@ import numpy as np
 from keras import ops
 
 from dl_techniques import FastVLM
-from dl_techniques.layers.reparameterization import sync_variables
-from dl_techniques.models.vision.fast_vlm import AttentionBlock
 from tools.demo_model.layer_fitting import captured
 
 
 def branch(encoder: FastVLM, images: np.ndarray) -> None:
     """Changes an encoder to its training form, which computes the same.
 
-    Its attention blocks stay folded: a bias that was trained there fits in no BatchNorm before.
-
     Args:
         encoder: fused, folded or branched already.
         images: float32[N, S, S, 3], pictures of the kind that it will be trained on: the
             BatchNorms take their statistics, so that training sees the function that inference has.
     """
-    unfuse(encoder)
+    encoder.reset_reparameterization()
     calibrate(encoder, images)
-
-
-def unfold(encoder: FastVLM) -> None:
-    """Changes an encoder to its fused form, but for the attention blocks."""
-    unfuse(encoder)
-    encoder.reparameterize()
-
-
-def unfuse(encoder: FastVLM) -> None:
-    """Gives all but the attention blocks their branches back."""
-    for _, switch in list(encoder.switches()):
-        if not isinstance(switch, AttentionBlock):
-            switch.set_form(False)
-    sync_variables(encoder)
 
 
 def calibrate(model: keras.Model, images: np.ndarray) -> None:

@@ -49,6 +49,7 @@ __all__ = [
 KINDS = ("scenes", "emoji", "words", "easy_vqa", "clothing")
 MIX = {"scenes": 0.35, "emoji": 0.30, "words": 0.10, "easy_vqa": 0.10, "clothing": 0.15}
 Turns = list[tuple[str, str, str]]
+NAMING = ("name", "read")  # types of turns that say what the picture is
 
 
 @dataclass
@@ -69,6 +70,7 @@ class DemoData:
         mix: share of each kind for `kind_at`; need not sum to one.
         upper_words: answer the reading questions in capitals.
         lookups: ask scenes more often what is found at the object that the question names.
+        short: one turn a record, the name or the word where a kind has one.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class DemoData:
         mix: Mapping[str, float] = MIX,
         upper_words: bool = False,
         lookups: bool = False,
+        short: bool = False,
     ) -> None:
         self.work = None if work is None else Path(work)
         self.clothing_tar = None if clothing_tar is None else Path(clothing_tar)
@@ -89,13 +92,14 @@ class DemoData:
         self.mix = dict(mix)
         self.upper_words = upper_words
         self.lookups = lookups
+        self.short = short
         self.scene_shares = training_shares() if lookups else SHARES
         self._loaded: dict[tuple[str, str], Any] = {}
 
     def __reduce__(self) -> tuple[type[DemoData], tuple[Any, ...]]:
         """A copy in another process loads its pictures itself."""
         made_of = (self.work, self.clothing_tar, self.size, self.mix)
-        return type(self), (*made_of, self.upper_words, self.lookups)
+        return type(self), (*made_of, self.upper_words, self.lookups, self.short)
 
     @cached_property
     def bank(self) -> SpriteBank:
@@ -201,7 +205,10 @@ class DemoData:
         """Returns the picture and its (type, question, answer) turns."""
         rng = self._rng(kind, split, index, seed)
         sample = self.sample(kind, split, index, rng)
-        return sample.image, self._turns(kind, split, sample, rng)
+        turns = self._turns(kind, split, sample, rng)
+        if self.short:
+            turns = [next((turn for turn in turns if turn[0] in NAMING), turns[0])]
+        return sample.image, turns
 
     def _turns(self, kind: str, split: str, sample: Sample, rng: np.random.Generator) -> Turns:
         if kind == "scenes":

@@ -22,7 +22,7 @@ import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from tools.demo_model import copying, fetch, finetune, grounding, pointing, pretrain
-from tools.demo_model.branching import branch, unfold
+from tools.demo_model.branching import branch
 from tools.demo_model.deadline import ENDLESS
 from tools.demo_model.deepen import deepen
 from tools.demo_model.drawn_ahead import Drawing
@@ -94,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
         "--together-rate", type=float, default=5e-4, help="of the last stage; 1e-3 with `--frozen`"
     )
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
+    made.add_argument(
+        "--short", action="store_true", help="one turn a record: more pictures in the same time"
+    )
     made.add_argument("--batch", type=int, default=32, help="rows of the language stages' batches")
     made.add_argument(
         "--buckets", type=parse_lengths, default=finetune.BUCKETS, help="lengths of their rows"
@@ -220,7 +223,8 @@ def together_stage(options: argparse.Namespace) -> None:
     model = FastVLMCausalLM.from_preset(str(options.work / "language" / "preset"))
     encoder = model.backbone.vision_encoder
     if encoder.folded and not options.frozen:
-        unfold(encoder)
+        encoder.reset_reparameterization()
+        encoder.reparameterize()
     encoder.trainable = not options.frozen
     if options.point or options.hold:
         pointing.hold(model)
@@ -258,7 +262,13 @@ def save_finished(model: FastVLMCausalLM, folder: Path) -> None:
 def language_data(options: argparse.Namespace) -> DemoData:
     """The pictures and questions of stages 2 and 3; words are answered in capitals."""
     data = DemoData(
-        options.work, options.clothing, options.size, options.mix, upper_words=True, lookups=True
+        options.work,
+        options.clothing,
+        options.size,
+        options.mix,
+        upper_words=True,
+        lookups=True,
+        short=options.short,
     )
     data.load()
     return data
