@@ -37,8 +37,8 @@ A vision-language model of {parameters} parameters: FastVLM encoder (variant `de
 visual tokens, folded), two dense layers, a Qwen2-type decoder of 7 layers with a vocabulary of
 2048. Weights are float16 on disk and float32 in memory. It shows that the whole way works, on any
 backend and without a download. It was trained in sittings that each went on from the last. Ten on
-two CPU cores: the encoder for 46 epochs of 16 000 pictures (about 43, 82, 33 and 45 minutes), projector
-and decoder on the frozen encoder (about {language} minutes).
+two CPU cores: the encoder for 46 epochs of 16 000 pictures (about 43, 82, 33 and 45 minutes),
+projector and decoder on the frozen encoder (about {language} minutes).
 The fifth of those sittings began with words raised to the size of a picture's rows, and with
 two more layers (`--ground 3 --layers 5 --dtype mixed_bfloat16`); the sixth with a first layer
 that was fitted to look from a word at what it names (12 800 pictures, 12 epochs), then 47
