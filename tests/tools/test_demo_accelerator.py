@@ -79,7 +79,7 @@ def test_folded_encoder_is_branched_with_the_statistics_of_its_pictures() -> Non
 
 def test_rate_falls_with_the_clock_and_training_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 0.0, 30.0, 30.0, 61.0, 61.0])
-    monkeypatch.setattr(deadline.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(deadline, "monotonic", lambda: next(times))
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.5), loss="mse")
     clock = deadline.Deadline(peak=0.1, minutes=1.0, warmup=2)

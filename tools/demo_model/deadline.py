@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 import keras
@@ -34,7 +34,7 @@ class Deadline(keras.callbacks.Callback):
         """Share of the time, 0 to 1."""
         if self.start is None:
             return 0.0
-        return min((time.monotonic() - self.start) / self.seconds, 1.0)
+        return min((monotonic() - self.start) / self.seconds, 1.0)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Sets the rate of the epoch."""
@@ -44,6 +44,6 @@ class Deadline(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Starts the clock, or ends the training."""
         if self.start is None:
-            self.start = time.monotonic()
+            self.start = monotonic()
         if self.passed() >= 1:
             self.model.stop_training = True
