@@ -173,9 +173,8 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
         """
         if isinstance(form, str):
             raise FusionError(f"{self.name} has no form {form!r}, only True and False")
-        fused = form
-        if fused != self.fused_form:
-            self._replace_parts(fused)
+        if form != self.fused_form:
+            self._replace_parts(form)
 
     def _to_fused(self) -> None:
         for part in [getattr(self, name) for name in self.form_parts(False)]:

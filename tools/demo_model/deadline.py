@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -47,3 +48,17 @@ class Deadline(keras.callbacks.Callback):
             self.start = monotonic()
         if self.passed() >= 1:
             self.model.stop_training = True
+
+
+def stage_callbacks(folder: Path, rate: float, minutes: float | None) -> list[Any]:
+    """A stage's log, and its backups or, where it ends by the clock, the `Deadline`.
+
+    Args:
+        folder: of the stage.
+        rate: peak of the learning rate.
+        minutes: of training; None for a stage of so many epochs.
+    """
+    log = keras.callbacks.CSVLogger(folder / "log.csv", append=True)
+    if minutes is not None:
+        return [log, Deadline(rate, minutes)]
+    return [keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False), log]

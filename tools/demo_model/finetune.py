@@ -22,7 +22,7 @@ from dl_techniques import (
     FastVLMTokenizer,
 )
 from dl_techniques.data import ConversationDataset
-from tools.demo_model.deadline import Deadline
+from tools.demo_model.deadline import stage_callbacks
 from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
 from tools.demo_model.pretrain import LabelledPictures, as_floats, completed_epochs
 from tools.demo_model.records import DemoData
@@ -232,12 +232,7 @@ def train_stage(
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
     model.compile(optimizer)
     done = completed_epochs(folder)
-    callbacks: list[Any] = [keras.callbacks.CSVLogger(folder / "log.csv", append=True)]
-    if minutes is None:
-        backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
-        callbacks.insert(0, backup)
-    else:
-        callbacks.append(Deadline(learning_rate, minutes))
+    callbacks = stage_callbacks(folder, learning_rate, minutes)
     slices = EpochSlices(
         data, model.preprocessor, records_per_epoch, seed, batch_size, done, buckets
     )

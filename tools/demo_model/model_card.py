@@ -56,8 +56,7 @@ for 37 epochs of 32 768 pictures in three minutes, then encoder, projector and d
 17 epochs of 32 768 records in two and a half, half of each drawn for the first time and half given
 once more. The twelfth, on two CPU cores (an older processor, PyTorch), taught the decoder names on
 the frozen encoder for 45 minutes (`--short --rate 4e-4 --language-minutes 44`, four of five records
-a drawing): a linear layer on the same features, fitted by itself, named 60 % of EmojiOne when the
-decoder named 46. The model is not yet what its size could learn: where a figure below is under its
+a drawing). The model is not yet what its size could learn: where a figure below is under its
 target, the target was missed.
 
 ## What it can do, measured

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model.deadline import Deadline
+from tools.demo_model.deadline import stage_callbacks
 from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
 from tools.demo_model.pretrain_labels import (
     IGNORED,
@@ -242,12 +242,7 @@ def pretrain(
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     folder.mkdir(parents=True, exist_ok=True)
-    callbacks: list[Any] = [keras.callbacks.CSVLogger(folder / "log.csv", append=True)]
-    if minutes is None:
-        backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=False)
-        callbacks.insert(0, backup)
-    else:
-        callbacks.append(Deadline(learning_rate, minutes))
+    callbacks = stage_callbacks(folder, learning_rate, minutes)
     done = completed_epochs(folder)
     if start is not None and not done and minutes is None:
         warm_heads(model, encoder, data, steps, batch_size)

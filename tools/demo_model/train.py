@@ -7,7 +7,7 @@ everything together, or with `--frozen` projector and decoder once more, which s
 records in the same time -> preset (encoder folded, weights in float16). Each stage keeps backups in
 WORK, so the same command goes on after a kill where it was; a finished stage is not run again.
 With `--start MODEL` all of them go on from an earlier model instead of from nothing.
-On an accelerator (JAX; drawing is then the slow part) a sitting of six minutes was
+On an accelerator (JAX; drawing is then the slow part) the shipped model's six minutes amount to
 
     --start MODEL --branch --processes 14 --passes 2 --seed 41
     --pretrain-minutes 3 --pretrain-batch 512 --pretrain-pictures 32768 --pretrain-rate 1.5e-3
@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
         "--rate", type=float, default=1.5e-3, help="peak learning rate of the language stage"
     )
     made.add_argument(
-        "--together-rate", type=float, default=5e-4, help="of the last stage; 1e-3 with `--frozen`"
+        "--together-rate", type=float, help="of the last stage; unless given 5e-4, frozen 1e-3"
     )
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
     made.add_argument(
@@ -112,6 +112,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--branch", action="store_true", help="train a folded encoder in its branched form"
     )
+    add_drawing_options(made)
+    shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
+    made.add_argument(
+        "--pretrain-mix", type=parse_mix, default=pretrain.MIX, help=shares.format("stage 1")
+    )
+    made.add_argument(
+        "--mix", type=parse_mix, default=LANGUAGE_MIX, help=shares.format("the language stages")
+    )
+    return made
+
+
+def add_drawing_options(made: argparse.ArgumentParser) -> None:
+    """Options for how much is drawn, by whom, and for how long."""
     made.add_argument("--pretrain-pictures", type=int, default=16_000, help="of an epoch")
     made.add_argument("--pretrain-batch", type=int, default=64, help="pictures of a batch")
     made.add_argument("--pretrain-rate", type=float, default=1e-3, help="peak learning rate")
@@ -128,14 +141,6 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(
             f"--{stage}-minutes", type=float, help="end the stage by the clock, without backups"
         )
-    shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
-    made.add_argument(
-        "--pretrain-mix", type=parse_mix, default=pretrain.MIX, help=shares.format("stage 1")
-    )
-    made.add_argument(
-        "--mix", type=parse_mix, default=LANGUAGE_MIX, help=shares.format("the language stages")
-    )
-    return made
 
 
 def parse_mix(text: str) -> dict[str, float]:
@@ -237,13 +242,14 @@ def together_stage(options: argparse.Namespace) -> None:
     if options.point or options.hold:
         pointing.hold(model)
     finetune.freeze_batch_norms(encoder)
+    rate = options.together_rate or (1e-3 if options.frozen else 5e-4)
     finetune.train_stage(
         model,
         data,
         folder,
         options.together_epochs,
         options.records,
-        options.together_rate,
+        rate,
         options.seed + 2,
         options.batch,
         Drawing(options.processes, options.passes),
