@@ -34,10 +34,11 @@ class Fake:
     log: list[str] = []
     outputs: dict[str, Any] = {}
     seconds: dict[str, float] = {}
+    message = "no such file"
 
     def __init__(self, peer: Peer, folder: Path) -> None:
         if self.outputs.get(peer.name) == "cannot load":
-            raise PeerError("no such file")
+            raise PeerError(self.message)
         self.name = peer.name
 
     def output(self) -> np.ndarray:

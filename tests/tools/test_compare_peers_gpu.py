@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.tools import test_compare_peers
 from tools.compare_peers.gpu import __main__ as command
 from tools.compare_peers.gpu.measure import Listener, Row, Shape, measure, rms_difference
 from tools.compare_peers.gpu.peers import EXTRA, PEERS, choose
@@ -32,32 +33,13 @@ ABOUT: dict[str, Any] = {
 }
 
 
-class Fake:
-    """A peer's process whose outputs and times are known by its name."""
+class Fake(test_compare_peers.Fake):
+    """The same on a card."""
 
-    log: list[str] = []
-    outputs: dict[str, Any] = {}
-    seconds: dict[str, float] = {}
-
-    def __init__(self, peer: Peer, folder: Path) -> None:
-        if self.outputs.get(peer.name) == "cannot load":
-            raise PeerError("no | such file")
-        self.name = peer.name
+    message = "no | such file"
 
     def device(self) -> str:
         return "a card"
-
-    def output(self) -> np.ndarray:
-        return np.asarray(self.outputs.get(self.name, [1.0, -2.0]))
-
-    def times(self) -> dict[str, float]:
-        self.log.append(self.name)
-        if self.seconds.get(self.name) == 0:
-            raise PeerError("out of memory")
-        return {"forward": self.seconds.get(self.name, 1.0)}
-
-    def close(self) -> None:
-        self.log.append(f"{self.name} closed")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Our network in bfloat16 on Keras' JAX and torch backends."""
+"""Our network in bfloat16 on Keras' JAX backend, and what JAX's peers share."""
 
 from __future__ import annotations
 
@@ -51,62 +51,6 @@ class OurJaxRunner:
     def device(self) -> str:
         """The card's name."""
         return jax_device_name()
-
-
-class OurTorchRunner:
-    """The operators of one call, as `predict_on_batch` records them, or compiled from there.
-
-    bfloat16[B, S, S, 3] -> bfloat16[B, h, w, C], both on the device.
-
-    Args:
-        folder: of the shape.
-        form: "folded" or "fused".
-        mode: of torch.compile; None for the operators one after another.
-    """
-
-    def __init__(self, folder: Path, form: str = "folded", mode: str | None = None) -> None:
-        import torch
-        from keras import ops
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        from dl_techniques import FastVLM
-        from tools.compare_peers.gpu.torch_device import prepare_torch, waiting
-
-        job, self.settings = Job.read(folder), Settings.read(folder)
-        prepare_torch(self.settings)
-        self.wait = waiting(self.settings)
-        network = FastVLM.from_preset(folder / form, dtype=DTYPE)
-        self.images = ops.convert_to_tensor(job.pictures(), DTYPE)
-        if self.images.device.type != self.settings.device:
-            raise RuntimeError(f"Keras computes on {self.images.device}")
-        with torch.no_grad():
-            self.forward = make_fx(lambda images: network(images, training=False))(self.images)
-        if mode is not None:
-            self.forward = torch.compile(self.forward, mode=mode)
-        for _ in range(4):  # compiling, warming, recording a graph, replaying it
-            self._run()
-        self.wait()
-
-    def _run(self) -> Any:
-        import torch
-
-        with torch.inference_mode():
-            return self.forward(self.images)
-
-    def times(self) -> dict[str, float]:
-        """Seconds of a forward pass, the median of a turn."""
-        return turn(lambda: {"forward": seconds_of(self._run, self.wait)}, self.settings)
-
-    def output(self) -> np.ndarray:
-        """float32[B, h, w, C]."""
-        values: np.ndarray = self._run().float().cpu().numpy()
-        return values
-
-    def device(self) -> str:
-        """The card's name."""
-        from tools.compare_peers.gpu.torch_device import device_name
-
-        return device_name(self.settings)
 
 
 def check_jax(settings: Settings) -> None:

@@ -33,7 +33,7 @@ def _encoder_peers() -> Iterator[Peer]:
     yield _peer("ours_jax_fused", "ours, fused, JAX", make, needs, "jax", form="fused")
     shifted = "ours, folded, JAX, shifted sums"
     yield _peer("ours_jax_shifts", shifted, make, needs, "jax", shifts=True)
-    make, needs = "our_runners:OurTorchRunner", ["torch"]
+    make, needs = "our_torch_runner:OurTorchRunner", ["torch"]
     yield _peer("ours_torch", "ours, folded, PyTorch", make, needs, "torch")
     yield _peer("ours_torch_fused", "ours, fused, PyTorch", make, needs, "torch", form="fused")
     compiled = "ours, folded, PyTorch, torch.compile, reduce-overhead"

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from tools.compare_peers.gpu.settings import DTYPE, REFERENCE, Settings
-from tools.compare_peers.gpu.timing import seconds_of, turn
-from tools.compare_peers.gpu.torch_device import device_name, prepare_torch, waiting
+from tools.compare_peers.gpu.torch_device import TorchForward
 from tools.compare_peers.job import Job
 from tools.compare_peers.torch_peers import timm_network
 
-CALLS_BEFORE = 4
-"""Compiling, warming, recording a graph, replaying it."""
 
-
-class TimmRunner:
+class TimmRunner(TorchForward):
     """The fused network: bfloat16[B, 3, S, S] -> bfloat16[B, C, h, w], both on the device.
 
     Args:
@@ -35,9 +30,8 @@ class TimmRunner:
         mode: str | None = None,
         reference: bool = False,
     ) -> None:
-        job, self.settings = Job.read(folder), Settings.read(folder)
-        prepare_torch(self.settings)
-        self.wait = waiting(self.settings)
+        super().__init__(Settings.read(folder))
+        job = Job.read(folder)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         network = timm_network(folder, job).to(self.settings.device, memory_format=layout)
         pictures = torch.from_numpy(np.ascontiguousarray(job.pictures().transpose(0, 3, 1, 2)))
@@ -49,22 +43,8 @@ class TimmRunner:
         self.images = self.images.to(getattr(torch, DTYPE))
         if mode is not None:
             self.forward = torch.compile(self.forward, mode=mode)
-        for _ in range(CALLS_BEFORE):
-            self._run()
-        self.wait()
-
-    def _run(self) -> Any:
-        with torch.inference_mode():
-            return self.forward(self.images)
-
-    def times(self) -> dict[str, float]:
-        """Seconds of a forward pass, the median of a turn."""
-        return turn(lambda: {"forward": seconds_of(self._run, self.wait)}, self.settings)
+        self.warm_up()
 
     def output(self) -> np.ndarray:
         """float32[B, h, w, C]."""
-        return np.ascontiguousarray(self._run().float().cpu().numpy().transpose(0, 2, 3, 1))
-
-    def device(self) -> str:
-        """The card's name."""
-        return device_name(self.settings)
+        return np.ascontiguousarray(self.run().float().cpu().numpy().transpose(0, 2, 3, 1))
