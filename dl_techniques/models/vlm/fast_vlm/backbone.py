@@ -12,10 +12,11 @@ from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.vlm.fast_vlm.decoders import adapt
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin
 from dl_techniques.models.vlm.fast_vlm.projector import ImageEmbedding, ImageSplice, Projector
+from dl_techniques.models.vlm.fast_vlm.torch_parameters import TorchParametersMixin
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class FastVLMBackbone(PresetMixin, keras_hub.models.Backbone):
+class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbone):
     """A vision-language model up to the last hidden states.
 
     Pictures go through the encoder and the projector; their rows replace the placeholder

@@ -17,6 +17,7 @@ from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
 from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin, store_weights_as
+from dl_techniques.models.vlm.fast_vlm.torch_parameters import TorchParametersMixin
 from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
 from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant, build_variant
 
@@ -24,7 +25,13 @@ TOP_K = 50
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class FastVLMCausalLM(PresetMixin, GenerationMixin, TrainingMixin, keras_hub.models.CausalLM):
+class FastVLMCausalLM(
+    PresetMixin,
+    GenerationMixin,
+    TrainingMixin,
+    TorchParametersMixin,
+    keras_hub.models.CausalLM,
+):
     """Pictures and a question in, an answer out.
 
     A KerasHub `CausalLM`: `compile(sampler=...)`, `generate`, `fit`, `backbone.enable_lora`,
