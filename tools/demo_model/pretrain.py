@@ -95,7 +95,7 @@ class LabelledPictures(keras.utils.PyDataset):
         drawn = [self._draw(start + row) for row in range(self.batch_size)]
         images = np.stack([image for image, _ in drawn])
         targets = {key: np.stack([t[key] for _, t in drawn]) for key in CLASSES}
-        weights = {key: _weights(key, target) for key, target in targets.items()}
+        weights = {key: target_weights(key, target) for key, target in targets.items()}
         return images, {k: np.maximum(t, 0) for k, t in targets.items()}, weights
 
     def _draw(self, number: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -103,7 +103,7 @@ class LabelledPictures(keras.utils.PyDataset):
         return self.data.make_labelled(kind, "train", number, self.seed)
 
 
-def _weights(key: str, target: np.ndarray) -> np.ndarray:
+def target_weights(key: str, target: np.ndarray) -> np.ndarray:
     """float32 like the target: 0 where nothing is to be learnt."""
     weights = (target != IGNORED).astype("float32")
     if key in BACKGROUND:

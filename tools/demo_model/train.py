@@ -2,10 +2,11 @@
 
     python -m tools.demo_model.train --work WORK --clothing clothing.tar --out PRESET
 
-Stages: fetch and draw -> encoder from labels -> projector and decoder on the frozen encoder ->
-everything together, or with `--frozen` projector and decoder once more, which sees twice as many
-records in the same time -> preset (encoder folded, weights in float16). Each stage keeps backups in
-WORK, so the same command goes on after a kill where it was; a finished stage is not run again.
+Stages: fetch and draw -> encoder from labels -> with `--read-minutes` smaller print for the encoder
+-> projector and decoder on the frozen encoder -> everything together, or with `--frozen` projector
+and decoder once more, which sees twice as many records in the same time -> preset (encoder folded,
+weights in float16). Each stage keeps backups in WORK, so the same command goes on after a kill
+where it was; a finished stage is not run again.
 With `--start MODEL` all of them go on from an earlier model instead of from nothing.
 On an accelerator (JAX; drawing is then the slow part) the shipped model's six minutes amount to
 
@@ -29,7 +30,7 @@ from pathlib import Path
 import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import copying, fetch, finetune, grounding, pointing, pretrain
+from tools.demo_model import copying, fetch, finetune, grounding, pointing, pretrain, reading
 from tools.demo_model.branching import branch
 from tools.demo_model.deadline import ENDLESS
 from tools.demo_model.deepen import deepen
@@ -45,17 +46,35 @@ def main(arguments: list[str] | None = None) -> None:
     end_by_the_clock(options)
     if not options.pretrain_epochs and options.start is None:
         parser().error("--pretrain-epochs 0 keeps an earlier encoder: name it with --start")
+    if options.mean and not pretrain.is_whole_model(options.start):
+        parser().error("--mean is taken with an earlier whole model: name it with --start")
     keras.utils.set_random_seed(options.seed)
     fetch.main(["--work", str(options.work)])
     timed("encoder", lambda: encoder_stage(options))
+    if options.read_minutes is not None:
+        timed("reading", lambda: reading_stage(options))
     timed("language", lambda: language_stage(options))
     if options.together_epochs:
         timed("together", lambda: together_stage(options))
     model = FastVLMCausalLM.from_preset(str(finished_stage(options) / "preset"), dtype="float32")
     model.reparameterize(fold=True)
+    if options.mean:
+        average_with_start(model, options.start)
     finetune.widen_context(model)
     model.save_to_preset(options.out, weights_dtype="float16")
     print(f"wrote {options.out}: {model.count_params():,} parameters")
+
+
+def average_with_start(model: FastVLMCausalLM, start: Path) -> None:
+    """Gives a folded model the mean of its weights and those of the model that it went on from.
+
+    What the start knew and training unlearned comes back, and most of what is new stays
+    (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv:2109.01903).
+    """
+    earlier = FastVLMCausalLM.from_preset(str(start), dtype="float32")
+    earlier.reparameterize(fold=True)
+    pairs = zip(model.get_weights(), earlier.get_weights(), strict=True)
+    model.set_weights([(ours + theirs) / 2 for ours, theirs in pairs])
 
 
 def end_by_the_clock(options: argparse.Namespace) -> None:
@@ -112,7 +131,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--branch", action="store_true", help="train a folded encoder in its branched form"
     )
+    made.add_argument(
+        "--mean", action="store_true", help="end with the mean of the weights and `--start`'s"
+    )
     add_drawing_options(made)
+    made.add_argument(
+        "--read-minutes",
+        type=parse_minutes,
+        metavar="EARLY,ALL",
+        help="teach the encoder to read smaller print, its first stages and then all: `reading`",
+    )
     shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
     made.add_argument(
         "--pretrain-mix", type=parse_mix, default=pretrain.MIX, help=shares.format("stage 1")
@@ -156,6 +184,12 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     return tuple(int(length) for length in text.split(","))
 
 
+def parse_minutes(text: str) -> tuple[float, float]:
+    """Reads "18,24"."""
+    early, whole = (float(minutes) for minutes in text.split(","))
+    return early, whole
+
+
 def encoder_stage(options: argparse.Namespace) -> None:
     """Stage 1, see `pretrain`."""
     data = DemoData(options.work, options.clothing, options.size, options.pretrain_mix)
@@ -177,6 +211,16 @@ def encoder_stage(options: argparse.Namespace) -> None:
     )
 
 
+def reading_stage(options: argparse.Namespace) -> None:
+    """The encoder learns to read smaller print, see `reading`; the other pictures are kept."""
+    kept = {kind: share for kind, share in options.pretrain_mix.items() if kind != "words"}
+    data = DemoData(options.work, options.clothing, options.size, kept)
+    data.load()
+    encoder = FastVLM.from_preset(options.work / "pretrain" / "encoder")
+    plan = reading.Reading(*options.read_minutes)
+    reading.read(encoder, data, plan, options.work / "reading", Drawing(options.processes))
+
+
 def language_stage(options: argparse.Namespace) -> None:
     """Stage 2: the encoder is fused and frozen, projector and decoder learn.
 
@@ -186,13 +230,17 @@ def language_stage(options: argparse.Namespace) -> None:
     if (folder / "preset").is_dir():
         return
     data = language_data(options)
-    encoder = FastVLM.from_preset(options.work / "pretrain" / "encoder")
+    read = options.read_minutes is not None
+    folder_of = options.work / ("reading" if read else "pretrain")
+    encoder = FastVLM.from_preset(folder_of / "encoder")
     if pretrain.is_whole_model(options.start):
         model = FastVLMCausalLM.from_preset(str(options.start), dtype=options.dtype)
         model.preprocessor.sequence_length = finetune.SEQUENCE_LENGTH
         if options.pretrain_epochs:
             encoder.reparameterize(fold=model.backbone.vision_encoder.folded)
             finetune.exchange_encoder(model, encoder, data, drawing=Drawing(options.processes))
+        elif read:
+            model.backbone.vision_encoder.set_weights(encoder.get_weights())
     else:
         model = finetune.build_model(data, encoder, options.dtype)
         model.reparameterize()
