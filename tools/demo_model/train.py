@@ -16,6 +16,13 @@ On an accelerator (JAX; drawing is then the slow part) the shipped model's six m
     --language-epochs 0 --together-minutes 2.6 --together-rate 8e-4 --batch 512 --buckets 104
     --records 32768 --mix scenes=0.42,emoji=0.23,words=0.23,easy_vqa=0.06,clothing=0.06
 
+and what followed on two CPU cores, for smaller print, to
+
+    --start MODEL --pretrain-epochs 0 --read-minutes 16,22 --language-epochs 0 --short --mean
+    --pretrain-mix scenes=0.40,emoji=0.40,easy_vqa=0.08,clothing=0.12
+    --together-minutes 33 --together-rate 4e-4 --records 1024 --buckets 40,48,64,104 --seed 71
+    --mix words=0.50,emoji=0.28,scenes=0.16,easy_vqa=0.02,clothing=0.04
+
 Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
 """
 
