@@ -117,19 +117,18 @@ class Untracked(keras.layers.Layer):
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(name="before")
-        self.apply = lambda inputs: ops.stop_gradient(model(inputs, training=False))
+        self.mapped = lambda inputs: ops.stop_gradient(model(inputs, training=False))
         self.map_shape = model.output.shape[1:]
 
     def call(self, inputs: Any) -> Any:
         """What the model makes of it; no gradients."""
-        return self.apply(inputs)
+        return self.mapped(inputs)
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The model's."""
         return (shape[0], *self.map_shape)
 
 
-@keras.saving.register_keras_serializable(package="tools.demo_model")
 class MeanSquare(keras.losses.Loss):
     """Mean square of an output that should be zero."""
 

@@ -16,7 +16,7 @@ On an accelerator (JAX; drawing is then the slow part) the shipped model's six m
     --language-epochs 0 --together-minutes 2.6 --together-rate 8e-4 --batch 512 --buckets 104
     --records 32768 --mix scenes=0.42,emoji=0.23,words=0.23,easy_vqa=0.06,clothing=0.06
 
-and what followed on two CPU cores, for smaller print, to
+and what followed for smaller print, on two CPU cores that each ran this and shared gradients, to
 
     --start MODEL --pretrain-epochs 0 --read-minutes 16,22 --language-epochs 0 --short --mean
     --pretrain-mix scenes=0.40,emoji=0.40,easy_vqa=0.08,clothing=0.12
@@ -142,12 +142,6 @@ def parser() -> argparse.ArgumentParser:
         "--mean", action="store_true", help="end with the mean of the weights and `--start`'s"
     )
     add_drawing_options(made)
-    made.add_argument(
-        "--read-minutes",
-        type=parse_minutes,
-        metavar="EARLY,ALL",
-        help="teach the encoder to read smaller print, its first stages and then all: `reading`",
-    )
     shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
     made.add_argument(
         "--pretrain-mix", type=parse_mix, default=pretrain.MIX, help=shares.format("stage 1")
@@ -171,6 +165,13 @@ def add_drawing_options(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument(
         "--passes", type=int, default=1, help="how often each drawn batch is trained on"
+    )
+    made.add_argument(
+        "--read-minutes",
+        type=parse_minutes,
+        metavar="EARLY,ALL",
+        help="teach the encoder to read smaller print, its first stages and then all "
+        "of it, by the clock, without backups: `reading`",
     )
     for stage in ("pretrain", "language", "together"):
         made.add_argument(
@@ -238,8 +239,7 @@ def language_stage(options: argparse.Namespace) -> None:
         return
     data = language_data(options)
     read = options.read_minutes is not None
-    folder_of = options.work / ("reading" if read else "pretrain")
-    encoder = FastVLM.from_preset(folder_of / "encoder")
+    encoder = FastVLM.from_preset(options.work / ("reading" if read else "pretrain") / "encoder")
     if pretrain.is_whole_model(options.start):
         model = FastVLMCausalLM.from_preset(str(options.start), dtype=options.dtype)
         model.preprocessor.sequence_length = finetune.SEQUENCE_LENGTH
