@@ -6,6 +6,7 @@ What needs the raw downloads looks for their work folder in the variable DEMO_MO
 from __future__ import annotations
 
 import os
+import pickle
 from itertools import combinations
 from pathlib import Path
 
@@ -235,6 +236,30 @@ def test_words_of_the_splits_are_apart() -> None:
         rng = np.random.default_rng(index)
         made = words.make_word(rng, train, "train", 64)
         assert not held_out("word", made.word) and 3 <= len(made.word) <= words.MAX_LETTERS
+
+
+def test_a_share_of_long_words_can_be_asked_for() -> None:
+    train = words.split_words(words.lexicon(None), "train")
+
+    def letters(share: float) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        made = [words.make_word(rng, train, "train", 32, share).word for _ in range(60)]
+        assert not any(held_out("word", word) for word in made)
+        return np.array([len(word) for word in made])
+
+    assert (letters(1.0) >= words.MANY_LETTERS).all()
+    often, seldom = ((letters(share) >= words.MANY_LETTERS).mean() for share in (0.6, 0.0))
+    assert seldom + 0.15 < often < 1
+    long = DemoData(None, mix={"words": 1.0}, long_words=1.0)
+    copy = pickle.loads(pickle.dumps(long))
+    lengths = {
+        split: [
+            len(copy.sample("words", split, i, np.random.default_rng(i)).fact.word)
+            for i in range(12)
+        ]
+        for split in ("train", "test")
+    }
+    assert min(lengths["train"]) >= words.MANY_LETTERS > min(lengths["test"])
 
 
 def test_word_is_drawn_and_spelt() -> None:

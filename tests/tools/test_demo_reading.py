@@ -63,6 +63,20 @@ def test_kept_is_the_distance_of_the_other_pictures_maps(encoder: FastVLM, whole
     assert np.abs(expected).max() > 0.1
 
 
+def test_the_others_maps_are_kept_as_strongly_as_asked(encoder: FastVLM) -> None:
+    before = FastVLM.from_config(encoder.get_config())
+    before.set_weights([20 * value for value in encoder.get_weights()])
+    batch = reading.WordsAndOthers(OTHERS, PLAN, reading.EARLY_HEADS).batch(0, 0)
+    model = reading.build(encoder, before, as_floats(batch[0]), 4, whole=False)
+    losses = []
+    for weight in (0.0, 3.0):
+        reading.compile_model(model, keras.optimizers.SGD(0.0), weight)
+        losses.append(model.test_on_batch(*batch, return_dict=True))
+    difference = losses[1]["loss"] - losses[0]["loss"]
+    assert difference == pytest.approx(3 * losses[0]["kept_loss"], rel=1e-3)
+    assert losses[0]["kept_loss"] > 0.1
+
+
 @pytest.mark.slow_on_jax
 def test_first_stages_learn_alone_then_all(
     encoder: FastVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -108,6 +122,6 @@ def test_mean_needs_a_whole_model(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_minutes_are_two_numbers() -> None:
-    assert train.parse_minutes("18,24") == (18.0, 24.0)
+    assert train.parse_pair("18,24") == (18.0, 24.0)
     with pytest.raises(ValueError, match="unpack"):
-        train.parse_minutes("18")
+        train.parse_pair("18")

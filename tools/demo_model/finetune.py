@@ -24,6 +24,7 @@ from dl_techniques import (
 from dl_techniques.data import ConversationDataset
 from tools.demo_model.deadline import stage_callbacks
 from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
+from tools.demo_model.optimizers import build_optimizer
 from tools.demo_model.pretrain import LabelledPictures, as_floats, completed_epochs
 from tools.demo_model.records import DemoData
 from tools.demo_model.scene_questions import OPEN_TYPES
@@ -200,6 +201,7 @@ def train_stage(
     drawing: Drawing = IN_PLACE,
     buckets: tuple[int, ...] = BUCKETS,
     minutes: float | None = None,
+    optimizer: str = "adamw",
 ) -> None:
     """Fits the model on fresh records; resumes from `folder` after a kill.
 
@@ -215,22 +217,15 @@ def train_stage(
         drawing: who draws the records.
         buckets: lengths of a batch's rows.
         minutes: end by the clock instead of after so many epochs; keeps no backups.
+        optimizer: see `optimizers`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = epochs * records_per_epoch // batch_size
     schedule: Any = keras.optimizers.schedules.CosineDecay(
         0.0, total, alpha=0.02, warmup_target=learning_rate, warmup_steps=min(200, total // 10)
     )
-    optimizer = keras.optimizers.AdamW(
-        schedule if minutes is None else learning_rate,
-        weight_decay=0.02,
-        beta_2=0.98,
-        global_clipnorm=1.0,
-        use_ema=True,
-        ema_momentum=0.99,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
-    model.compile(optimizer)
+    rate = schedule if minutes is None else learning_rate
+    model.compile(build_optimizer(optimizer, rate, beta_2=0.98))
     done = completed_epochs(folder)
     callbacks = stage_callbacks(folder, learning_rate, minutes)
     slices = EpochSlices(

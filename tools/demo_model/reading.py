@@ -20,6 +20,7 @@ from keras import ops
 from dl_techniques import FastVLM
 from tools.demo_model.deadline import ENDLESS, Deadline
 from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
+from tools.demo_model.optimizers import build_optimizer
 from tools.demo_model.pretrain import (
     CLASSES,
     LOSS_WEIGHTS,
@@ -33,7 +34,6 @@ from tools.demo_model.records import DemoData
 
 # which heads read the map before the last stage, which the last one's
 EARLY_HEADS, LAST_HEADS = ("strokes",), ("letters", "spelling")
-KEPT_WEIGHT = 4.0
 EPOCH_STEPS = 20
 
 
@@ -48,6 +48,9 @@ class Reading:
         words: how many of them are words.
         early_rate: peak learning rate of the first stages alone.
         rate: peak learning rate of the whole encoder.
+        early_kept: weight of the other pictures' maps while the first stages learn.
+        kept: the same while the whole encoder learns.
+        optimizer: see `optimizers`.
     """
 
     early_minutes: float
@@ -56,6 +59,9 @@ class Reading:
     words: int = 88
     early_rate: float = 1.5e-3
     rate: float = 7e-4
+    early_kept: float = 4.0
+    kept: float = 4.0
+    optimizer: str = "adamw"
 
 
 class WordsAndOthers(LabelledPictures):
@@ -177,13 +183,13 @@ def _moments(features: Any) -> tuple[np.ndarray, np.ndarray]:
     return values.mean((0, 1, 2)), values.std((0, 1, 2)) + 1e-3
 
 
-def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer, kept: float) -> None:
     """Gives every output its loss and weight, and the letters their accuracy."""
     heads = [key for key in model.output if key != "kept"]
     model.compile(
         optimizer,
         loss={**{key: MaskedCrossentropy(0.05) for key in heads}, "kept": MeanSquare()},
-        loss_weights={**{key: LOSS_WEIGHTS[key] for key in heads}, "kept": KEPT_WEIGHT},
+        loss_weights={**{key: LOSS_WEIGHTS[key] for key in heads}, "kept": kept},
         weighted_metrics={key: ["sparse_categorical_accuracy"] for key in heads},
     )
 
@@ -213,18 +219,17 @@ def train_part(
     model = build(encoder, before, as_floats(batches.batch(9999, 0)[0]), reading.words, whole)
     minutes = reading.minutes if whole else reading.early_minutes
     rate = reading.rate if whole else reading.early_rate
-    optimizer = keras.optimizers.AdamW(
-        rate, weight_decay=0.02, global_clipnorm=1.0, use_ema=True, ema_momentum=0.99
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    kept = reading.kept if whole else reading.early_kept
+    dense = tuple(f"{head}_dense" for head in heads)
+    optimizer = build_optimizer(reading.optimizer, rate, heads=dense)
     folder.mkdir(parents=True, exist_ok=True)
     log = keras.callbacks.CSVLogger(folder / f"{'whole' if whole else 'early'}.csv")
     with drawing.drawn(batches) as pictures:
         encoder.trainable = False
-        compile_model(model, keras.optimizers.Adam(3e-3))
+        compile_model(model, keras.optimizers.Adam(3e-3), kept)
         model.fit(pictures, epochs=6, shuffle=False, verbose=2)
         encoder.trainable = True
-        compile_model(model, optimizer)
+        compile_model(model, optimizer, kept)
         callbacks = [log, Deadline(rate, minutes)]
         model.fit(pictures, epochs=ENDLESS, callbacks=callbacks, shuffle=False, verbose=2)
 

@@ -71,6 +71,7 @@ class DemoData:
         upper_words: answer the reading questions in capitals.
         lookups: ask scenes more often what is found at the object that the question names.
         short: one turn a record, the name or the word where a kind has one.
+        long_words: share of the training words that are long, beside those that happen to be.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class DemoData:
         upper_words: bool = False,
         lookups: bool = False,
         short: bool = False,
+        long_words: float = 0.0,
     ) -> None:
         self.work = None if work is None else Path(work)
         self.clothing_tar = None if clothing_tar is None else Path(clothing_tar)
@@ -92,14 +94,15 @@ class DemoData:
         self.mix = dict(mix)
         self.upper_words = upper_words
         self.lookups = lookups
-        self.short = short
+        self.short, self.long_words = short, long_words
         self.scene_shares = training_shares() if lookups else SHARES
         self._loaded: dict[tuple[str, str], Any] = {}
 
     def __reduce__(self) -> tuple[type[DemoData], tuple[Any, ...]]:
         """A copy in another process loads its pictures itself."""
         made_of = (self.work, self.clothing_tar, self.size, self.mix)
-        return type(self), (*made_of, self.upper_words, self.lookups, self.short)
+        told = (self.upper_words, self.lookups, self.short, self.long_words)
+        return type(self), (*made_of, *told)
 
     @cached_property
     def bank(self) -> SpriteBank:
@@ -167,7 +170,8 @@ class DemoData:
             scene = self.scenes.make(rng, split)
             return Sample(scene.image, scene)
         if kind == "words":
-            made = words.make_word(rng, self.source(kind, split), split, self.size)
+            share = self.long_words if split == "train" else 0.0
+            made = words.make_word(rng, self.source(kind, split), split, self.size, share)
             return Sample(made.image, made)
         if kind == "emoji":
             return self._emoji(split, index, rng)

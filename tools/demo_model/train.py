@@ -37,7 +37,17 @@ from pathlib import Path
 import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import copying, fetch, finetune, grounding, pointing, pretrain, reading
+from tools.demo_model import (
+    copying,
+    fetch,
+    finetune,
+    grounding,
+    optimizers,
+    pointing,
+    pretrain,
+    reading,
+    words,
+)
 from tools.demo_model.branching import branch
 from tools.demo_model.deadline import ENDLESS
 from tools.demo_model.deepen import deepen
@@ -127,6 +137,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--together-rate", type=float, help="of the last stage; unless given 5e-4, frozen 1e-3"
     )
+    made.add_argument(
+        "--optimizer",
+        choices=optimizers.KINDS,
+        default="adamw",
+        help="of the reading and language stages",
+    )
     made.add_argument("--records", type=int, default=8_000, help="records of an epoch")
     made.add_argument(
         "--short", action="store_true", help="one turn a record: more pictures in the same time"
@@ -168,10 +184,38 @@ def add_drawing_options(made: argparse.ArgumentParser) -> None:
     )
     made.add_argument(
         "--read-minutes",
-        type=parse_minutes,
+        type=parse_pair,
         metavar="EARLY,ALL",
         help="teach the encoder to read smaller print, its first stages and then all "
         "of it, by the clock, without backups: `reading`",
+    )
+    made.add_argument(
+        "--read-rates",
+        type=parse_pair,
+        metavar="EARLY,ALL",
+        default=(1.5e-3, 7e-4),
+        help="peak learning rates of that",
+    )
+    made.add_argument(
+        "--read-kept",
+        type=parse_pair,
+        metavar="EARLY,ALL",
+        default=(4.0, 4.0),
+        help="how strongly that keeps what the encoder makes of other pictures",
+    )
+    made.add_argument(
+        "--read-batch",
+        type=int,
+        default=128,
+        help="pictures of that stage's batches, 11 of 16 of them words",
+    )
+    made.add_argument(
+        "--long-words",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help=f"of the words read that have at least {words.MANY_LETTERS} letters, "
+        "beside those that happen to have them",
     )
     for stage in ("pretrain", "language", "together"):
         made.add_argument(
@@ -192,9 +236,9 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     return tuple(int(length) for length in text.split(","))
 
 
-def parse_minutes(text: str) -> tuple[float, float]:
+def parse_pair(text: str) -> tuple[float, float]:
     """Reads "18,24"."""
-    early, whole = (float(minutes) for minutes in text.split(","))
+    early, whole = (float(part) for part in text.split(","))
     return early, whole
 
 
@@ -222,10 +266,22 @@ def encoder_stage(options: argparse.Namespace) -> None:
 def reading_stage(options: argparse.Namespace) -> None:
     """The encoder learns to read smaller print, see `reading`; the other pictures are kept."""
     kept = {kind: share for kind, share in options.pretrain_mix.items() if kind != "words"}
-    data = DemoData(options.work, options.clothing, options.size, kept)
+    data = DemoData(
+        options.work, options.clothing, options.size, kept, long_words=options.long_words
+    )
     data.load()
     encoder = FastVLM.from_preset(options.work / "pretrain" / "encoder")
-    plan = reading.Reading(*options.read_minutes)
+    (early_rate, rate), (early_kept, kept_later) = options.read_rates, options.read_kept
+    plan = reading.Reading(
+        *options.read_minutes,
+        batch_size=options.read_batch,
+        words=options.read_batch * 11 // 16,
+        early_rate=early_rate,
+        rate=rate,
+        early_kept=early_kept,
+        kept=kept_later,
+        optimizer=options.optimizer,
+    )
     reading.read(encoder, data, plan, options.work / "reading", Drawing(options.processes))
 
 
@@ -275,6 +331,7 @@ def language_stage(options: argparse.Namespace) -> None:
             Drawing(options.processes, options.passes),
             options.buckets,
             options.language_minutes,
+            options.optimizer,
         )
     save_finished(model, folder / "preset")
 
@@ -310,6 +367,7 @@ def together_stage(options: argparse.Namespace) -> None:
         Drawing(options.processes, options.passes),
         options.buckets,
         options.together_minutes,
+        options.optimizer,
     )
     save_finished(model, folder / "preset")
 
@@ -338,6 +396,7 @@ def language_data(options: argparse.Namespace) -> DemoData:
         upper_words=True,
         lookups=True,
         short=options.short,
+        long_words=options.long_words,
     )
     data.load()
     return data

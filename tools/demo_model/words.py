@@ -21,6 +21,7 @@ FONTS = (
     "STIXGeneral", "STIXGeneralBol", "cmr10", "cmss10", "cmtt10", "cmb10",
 )  # fmt: skip
 MAX_LETTERS = 6
+MANY_LETTERS = 5  # from here on words are small print
 # not fit to be shown as examples
 _LEFT_OUT = {"sexy", "thong", "thongs", "turd", "turds", "pissed", "lust", "fart", "bdsm"}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -105,9 +106,9 @@ def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size)
 
 
-def made_up_word(rng: np.random.Generator) -> str:
-    """Returns random letters, often vowels and consonants in turn."""
-    count = int(rng.integers(3, MAX_LETTERS + 1))
+def made_up_word(rng: np.random.Generator, least: int = 3) -> str:
+    """Returns at least so many random letters, often vowels and consonants in turn."""
+    count = int(rng.integers(least, MAX_LETTERS + 1))
     if rng.random() < 0.4:
         return "".join(LETTERS[int(i)] for i in rng.integers(26, size=count))
     vowels, others = "aeiou", "bcdfghjklmnpqrstvwxyz"
@@ -181,7 +182,11 @@ def _ink(rng: np.random.Generator, tones: np.ndarray) -> np.ndarray:
 
 
 def make_word(
-    rng: np.random.Generator, words: tuple[str, ...], split: str, size: int
+    rng: np.random.Generator,
+    words: tuple[str, ...],
+    split: str,
+    size: int,
+    long_share: float = 0.0,
 ) -> WordPicture:
     """Makes one picture of a word of the split; half of the training words are made up.
 
@@ -190,12 +195,16 @@ def make_word(
         words: the words of that split.
         split: "train" or "test".
         size: side in pixels.
+        long_share: share of the pictures for which only words of `MANY_LETTERS` are taken.
     """
+    least = MANY_LETTERS if long_share and rng.random() < long_share else 3
     word = pick(rng, words)
+    while len(word) < least:
+        word = pick(rng, words)
     if split == "train" and rng.random() < 0.5:
-        word = made_up_word(rng)
+        word = made_up_word(rng, least)
         while held_out("word", word):
-            word = made_up_word(rng)
+            word = made_up_word(rng, least)
     return draw_word(rng, word, size)
 
 

@@ -1,0 +1,50 @@
+"""The optimizers of the demo model's recipe."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tools.demo_model.optimizers import KINDS, build_optimizer
+
+
+def _trained(kind: str, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How a layer's and a head's matrix move in one step at a rate of 0.1, without decay."""
+    layer, head = (keras.layers.Dense(6, use_bias=False, name=name) for name in ("a", "b_dense"))
+    model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(4), head])
+    optimizer = build_optimizer(kind, 0.1, heads=("b_dense",))
+    optimizer.weight_decay = optimizer.adam_weight_decay = None
+    before = [keras.ops.convert_to_numpy(v.kernel) for v in (layer, head)]
+    kernels = [layer.kernel, head.kernel]
+    assert len(model.weights) == 4
+    optimizer.apply([keras.ops.convert_to_tensor(gradient)] * 2, kernels)
+    after = [keras.ops.convert_to_numpy(kernel) for kernel in kernels]
+    return after[0] - before[0], after[1] - before[1]
+
+
+def test_muon_moves_matrices_by_orthogonal_steps_and_heads_as_adam_does() -> None:
+    gradient = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    matrix, head = _trained("muon", gradient)
+    steps = np.linalg.svd(matrix / (0.1 * 0.2 * np.sqrt(6)), compute_uv=False)
+    assert 0.6 < steps.min() and steps.max() < 1.3  # an ordinary gradient's differ by far more
+    np.testing.assert_allclose(head, -0.1 * np.sign(gradient), rtol=1e-3)
+    both = _trained("adamw", gradient)
+    np.testing.assert_allclose(both, -0.1 * np.sign([gradient, gradient]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_are_not_decayed(kind: str) -> None:
+    layer = keras.layers.Dense(3, name="layer")
+    layer.build((None, 3))
+    layer.bias.assign([1.0, 1.0, 1.0])
+    optimizer = build_optimizer(kind, 0.5)
+    before = keras.ops.convert_to_numpy(layer.kernel)
+    optimizer.apply([0 * layer.kernel.value, 0 * layer.bias.value], [layer.kernel, layer.bias])
+    np.testing.assert_allclose(layer.kernel, before * (1 - 0.5 * 0.02), rtol=1e-5)
+    np.testing.assert_array_equal(layer.bias, 1.0)
+
+
+def test_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="'sgd' is unknown, expected one of"):
+        build_optimizer("sgd", 0.1)
