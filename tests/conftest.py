@@ -25,6 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("RUN_FULL", "") not in ("", "0"),
         help="also run the tests marked `full`",
     )
+    parser.addoption(
+        "--skip-once",
+        action="store_true",
+        help="leave out the tests marked `once`, which run on another backend",
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -36,7 +41,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips the slow tests unless they were asked for."""
+    """Skips what runs on another backend, and the slow tests unless they were asked for."""
+    if config.getoption("--skip-once"):
+        elsewhere = [item for item in items if "once" in item.keywords]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if "once" not in item.keywords]
     if config.getoption("--run-full"):
         return
     import keras

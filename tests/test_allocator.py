@@ -16,6 +16,8 @@ import dl_techniques
 from dl_techniques import allocator
 from dl_techniques.allocator import older_objects_kept
 
+pytestmark = pytest.mark.once
+
 FAULTS = """
 import resource, sys
 import numpy as np

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from dl_techniques.errors import CompressionError
+from dl_techniques.models.traced_once import TracedOnce
 
 Feature = int | str
 Pairs = Sequence[tuple[Feature, Feature]]
@@ -88,7 +89,7 @@ def relative_squared_error(target: Any, output: Any) -> Any:
     return ops.mean(ops.square(difference)) / (ops.mean(ops.square(target)) + 1e-6)
 
 
-class FeatureDistiller(keras.distillation.Distiller):
+class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
     """Keras' Distiller, with features of different widths and one pass of the student a step.
 
     Keras' own runs the student a second time, in training mode, to get at its features (while

@@ -8,6 +8,8 @@ import pytest
 
 from dl_techniques.checkpoints.folders import replacing_folder
 
+pytestmark = pytest.mark.once
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())

@@ -13,6 +13,8 @@ from dl_techniques.checkpoints.gguf_file import GGUFStore
 from dl_techniques.checkpoints.tensor_files import open_tensors
 from dl_techniques.errors import CheckpointError, MissingExtraError
 
+pytestmark = pytest.mark.once
+
 gguf = pytest.importorskip("gguf")
 
 

@@ -13,6 +13,8 @@ from dl_techniques.checkpoints.tensor_files import TensorInfo, open_tensors
 from dl_techniques.checkpoints.tensor_writer import save_tensors
 from dl_techniques.errors import CheckpointError
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(3)
 ARRAYS = {
     "a": RNG.normal(size=(8, 4)).astype("float32"),

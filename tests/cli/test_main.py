@@ -12,6 +12,8 @@ from PIL import Image
 from dl_techniques import __version__
 from dl_techniques.cli import describe, main
 
+pytestmark = pytest.mark.once
+
 
 def fail_with(error: BaseException):
     def run(options: object) -> int:

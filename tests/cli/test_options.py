@@ -7,6 +7,8 @@ import pytest
 from dl_techniques.cli.main import build_parser
 from dl_techniques.cli.options import Sampling, sampling_of
 
+pytestmark = pytest.mark.once
+
 
 def sampling(*arguments: str) -> Sampling:
     return sampling_of(build_parser().parse_args(["describe", "a.png", *arguments]))

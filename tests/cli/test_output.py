@@ -10,6 +10,8 @@ import pytest
 from dl_techniques.cli import output
 from dl_techniques.errors import DLTechniquesError
 
+pytestmark = pytest.mark.once
+
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
     path = tmp_path / "report.json"

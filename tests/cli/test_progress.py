@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from dl_techniques.cli.progress import WIDTH, Progress
+
+pytestmark = pytest.mark.once
 
 
 class Terminal(io.StringIO):

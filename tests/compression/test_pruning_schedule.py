@@ -10,6 +10,8 @@ import pytest
 from dl_techniques.compression.pruning_schedule import CubicSchedule
 from dl_techniques.errors import CompressionError
 
+pytestmark = pytest.mark.once
+
 
 def test_it_rises_from_initial_to_final_and_slows_down() -> None:
     schedule = CubicSchedule(0.9, begin_step=10, end_step=110, initial=0.1)

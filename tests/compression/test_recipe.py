@@ -11,6 +11,8 @@ from dl_techniques.compression.recipe import Recipe
 from dl_techniques.compression.recipe_parts import Distil, Prune
 from dl_techniques.errors import CompressionError
 
+pytestmark = pytest.mark.once
+
 WHOLE = """
 prune: {fraction: 0.25, targets: [hidden], steps: 2, epochs: 3}
 distil: {temperature: 2, features: true}

@@ -9,6 +9,8 @@ import pytest
 from dl_techniques.data import parse_conversation, read_conversations, write_conversations
 from dl_techniques.errors import PromptError
 
+pytestmark = pytest.mark.once
+
 GOOD = {
     "images": ["a.png"],
     "messages": [

@@ -6,6 +6,8 @@ import pytest
 
 from dl_techniques.data.files import atomic_writer
 
+pytestmark = pytest.mark.once
+
 
 def test_writes_text_and_bytes(tmp_path):
     with atomic_writer(tmp_path / "new" / "a.txt") as file:

@@ -15,6 +15,8 @@ from dl_techniques.data.geometry import (
     resize_shortest_edge,
 )
 
+pytestmark = pytest.mark.once
+
 
 def noise(height=6, width=9, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype="uint8")

@@ -14,6 +14,8 @@ from PIL import Image
 from dl_techniques.data.images import load_image
 from dl_techniques.errors import DLTechniquesError, ImageError
 
+pytestmark = pytest.mark.once
+
 
 def noise(height=6, width=9, channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype="uint8")

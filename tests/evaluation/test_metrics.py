@@ -11,6 +11,8 @@ from dl_techniques.evaluation.metrics import (
     wilson_interval,
 )
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("given", "expected"),

@@ -10,6 +10,8 @@ import pytest
 from dl_techniques.errors import DLTechniquesError
 from dl_techniques.evaluation.records import find_sets, load_set
 
+pytestmark = pytest.mark.once
+
 
 def write_set(folder: Path, lines: list[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)

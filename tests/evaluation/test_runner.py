@@ -11,6 +11,8 @@ from PIL import Image
 from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
 from dl_techniques.evaluation.runner import evaluate_set, exchange_pictures, question_only_rate
 
+pytestmark = pytest.mark.once
+
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 

@@ -11,6 +11,8 @@ from dl_techniques.errors import DLTechniquesError, MissingExtraError
 from dl_techniques.evaluation.speed_encoder import EncoderTime
 from dl_techniques.evaluation.speed_plot import check_plot, plot_encoder_times
 
+pytestmark = pytest.mark.once
+
 TIMES = [
     EncoderTime(form, side, 1, side**2 * 1e-7 * (1 + i), 1.0)
     for i, form in enumerate(("branched", "fused"))

@@ -9,6 +9,8 @@ from dl_techniques.errors import ExportError
 from dl_techniques.export.formats import PRECISIONS
 from dl_techniques.export.gates import GATES, compare_outputs, refuse_failed
 
+pytestmark = pytest.mark.once
+
 LOGITS = np.random.default_rng(0).normal(size=(4, 12))
 
 

@@ -11,6 +11,8 @@ from dl_techniques.errors import ExportError
 from dl_techniques.export.pictures import DRAWN, drawn_pictures, picture_files
 from tests.export.small_exports import photos
 
+pytestmark = pytest.mark.once
+
 
 def test_drawn_pictures_are_the_same_each_time_and_differ_from_each_other() -> None:
     first, again = list(drawn_pictures(64)), list(drawn_pictures(64))

@@ -9,6 +9,8 @@ import pytest
 
 from dl_techniques.export.report import ExportReport, compare_arrays
 
+pytestmark = pytest.mark.once
+
 
 def test_a_difference_is_relative_to_the_largest_value() -> None:
     expected = np.array([[-10.0, 1.0], [2.0, 3.0]])

@@ -11,6 +11,8 @@ from dl_techniques.errors import ExportError
 from dl_techniques.export.staging import check_target, plain_disk_errors, staged
 from tests.export.small_exports import names_in
 
+pytestmark = pytest.mark.once
+
 
 def test_files_and_what_belongs_to_them_move_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "m.xml"

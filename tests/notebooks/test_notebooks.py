@@ -13,6 +13,8 @@ pytest.importorskip("nbclient", reason="needs the extra `notebooks`")
 
 from tools.run_notebooks import FOLDER, execute, read_pair  # noqa: E402
 
+pytestmark = pytest.mark.once
+
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 MAX_BYTES = 1_500_000
 

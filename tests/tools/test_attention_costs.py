@@ -6,6 +6,8 @@ import pytest
 
 from tools import attention_costs
 
+pytestmark = pytest.mark.once
+
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     attention_costs.main(["--sizes", "64", "128", "--repeats", "1"])

@@ -11,6 +11,8 @@ import pytest
 from tools.cifar10 import data, results, table
 from tools.cifar10.results import Result
 
+pytestmark = pytest.mark.once
+
 
 def make(name: str, **changes: Any) -> Result:
     fields: dict[str, Any] = {

@@ -14,6 +14,8 @@ from dl_techniques import FastVLM, FastVLMCausalLM
 from tools.demo_model import branching, deadline, drawn_ahead, finetune, pretrain
 from tools.demo_model.records import DemoData
 
+pytestmark = pytest.mark.once
+
 DATA = DemoData(None, mix={"scenes": 0.5, "words": 0.5}, upper_words=True, lookups=True)
 
 

@@ -25,6 +25,8 @@ from tools.demo_model.records import DemoData
 from tools.demo_model.scenes import Scene, SceneMaker, Thing, held_out_parts, relation
 from tools.demo_model.splits import bucket, held_out, split_id
 
+pytestmark = pytest.mark.once
+
 WORK = os.environ.get("DEMO_MODEL_WORK", "")
 needs_raw = pytest.mark.skipif(
     not WORK or not is_complete(Path(WORK)),

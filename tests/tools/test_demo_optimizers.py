@@ -8,6 +8,8 @@ import pytest
 
 from tools.demo_model.optimizers import KINDS, build_optimizer
 
+pytestmark = pytest.mark.once
+
 
 def _trained(kind: str, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How a layer's and a head's matrix move in one step at a rate of 0.1, without decay."""

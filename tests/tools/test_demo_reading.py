@@ -14,6 +14,8 @@ from tools.demo_model import reading, train
 from tools.demo_model.pretrain import as_floats
 from tools.demo_model.records import DemoData
 
+pytestmark = pytest.mark.once
+
 OTHERS = DemoData(None, mix={"scenes": 1.0})
 PLAN = reading.Reading(1e-3, 1e-3, batch_size=6, words=4)
 

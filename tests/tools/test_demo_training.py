@@ -25,6 +25,8 @@ from tools.demo_model.deepen import WRITERS, deepen
 from tools.demo_model.pretrain_labels import IGNORED
 from tools.demo_model.records import DemoData
 
+pytestmark = pytest.mark.once
+
 DATA = DemoData(None, mix={"scenes": 0.5, "words": 0.5})
 
 

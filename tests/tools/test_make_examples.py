@@ -11,6 +11,8 @@ from PIL import Image
 
 from tools import make_examples as tool
 
+pytestmark = pytest.mark.once
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FILES = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".png", ".jpg"))
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from tools.notebook_data import labelled_pictures, shape_pictures
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tools import run_suite
+
+pytestmark = pytest.mark.once
 
 REPORT = """<testsuites>
 <testsuite name="pytest" tests="{tests}" failures="1" errors="2" skipped="3">
@@ -56,6 +61,40 @@ def test_total_and_exit_code(
     assert run_suite.main(["--backends", "jax", "torch"]) == status
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"total: {jax[0] + torch[0]} passed, {jax[1] + torch[1]} failed, 2 skipped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["--backends", "torch", "jax"], {"torch": True, "jax": False}),
+        (["--backends", "tensorflow", "jax"], {"tensorflow": False, "jax": True}),
+        (["--backends", "torch", "jax", "--full"], {"torch": True, "jax": True}),
+    ],
+)
+def test_what_asks_nothing_of_the_backend_runs_on_one(
+    arguments: list[str], where: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = {}
+
+    def call(command: list[str], env: dict[str, str], **_: Any) -> int:
+        commands[env["KERAS_BACKEND"]] = command
+        return 0
+
+    monkeypatch.setattr(run_suite.subprocess, "call", call)
+    run_suite.main(arguments)
+    assert {name: "--skip-once" not in command for name, command in commands.items()} == where
+
+
+def test_marked_tests_are_left_out_when_asked(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text((run_suite.ROOT / "tests/conftest.py").read_text())
+    (tmp_path / "test_two.py").write_text(
+        "import pytest\n\n@pytest.mark.once\ndef test_a(): ...\n\ndef test_b(): ...\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-c", str(run_suite.ROOT / "pyproject.toml")]
+    command += ["--rootdir", str(tmp_path), "-p", "no:cacheprovider", str(tmp_path)]
+    for more, passed in ([], "2 passed"), (["--skip-once"], "1 passed, 1 deselected"):
+        ended = subprocess.run(command + more, capture_output=True, text=True, check=False)
+        assert passed in ended.stdout, ended.stdout + ended.stderr
 
 
 def test_a_crash_of_pytest_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

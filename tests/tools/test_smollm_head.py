@@ -19,6 +19,8 @@ from tools.smollm_head import model as parts
 from tools.smollm_head.data import Questions, encode
 from tools.smollm_head.evaluate import report
 
+pytestmark = pytest.mark.once
+
 CONFIG = {
     "model_type": "llama",
     "vocab_size": 300,

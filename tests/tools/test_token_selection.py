@@ -11,6 +11,8 @@ from PIL import Image
 
 from tools import token_selection
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.slow_on_jax
 def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

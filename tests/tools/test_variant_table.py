@@ -9,6 +9,8 @@ import pytest
 
 from tools.variant_table import count_macs, main, measure, table
 
+pytestmark = pytest.mark.once
+
 
 class Block(keras.layers.Layer):
     """A layer of layers that tells its output shape without calling them."""

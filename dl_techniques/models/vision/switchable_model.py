@@ -14,12 +14,13 @@ from dl_techniques.layers.reparameterization import Reparameterizable, sync_vari
 from dl_techniques.models import hub
 from dl_techniques.models.foreign import VISION, find_reader
 from dl_techniques.models.torch_recording import recorded_predictions
+from dl_techniques.models.traced_once import TracedOnce
 from dl_techniques.models.vision.fast_vlm import preset_files
 
 _QUANTIZED = "dl_techniques.compression.quantized_networks"
 
 
-class SwitchableModel(Reparameterizable, keras.Model):
+class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
     """A functional network of switchable layers.
 
     Subclasses call `super().__init__(inputs=..., outputs=..., name=...)`, set their sublayers and

@@ -12,6 +12,8 @@ from dl_techniques.errors import CheckpointError, PromptError
 from dl_techniques.models.vlm.fast_vlm import FastVLMJsonTokenizer
 from tests.parity import tokenizer_families as families
 
+pytestmark = pytest.mark.once
+
 
 def folder_of(name: str, path: Path) -> Path:
     return families.save(name, families.build(name), path)

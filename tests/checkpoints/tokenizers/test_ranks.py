@@ -18,6 +18,8 @@ from dl_techniques.errors import CheckpointError
 from dl_techniques.models.vlm.fast_vlm.chat_template import as_text, render
 from tests.parity.real_files import out_of_wheel
 
+pytestmark = pytest.mark.once
+
 SPECIAL = {"<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645}
 PROMPT = [
     *(151644, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151645, 198, 151644, 872, 198),

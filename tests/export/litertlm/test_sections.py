@@ -19,6 +19,8 @@ from dl_techniques.export.litertlm.sections import (
     read_bundle,
 )
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("litert_lm_builder")
 FACTS = Facts(32, 32, 4, 300, 192, (298, 296))
 RULE = HostRule(32, 32, "pad", (12, 3, 4), "bicubic", 1000, 4, "apple", ("<|im_end|>", "<image>"))

@@ -13,6 +13,8 @@ from dl_techniques.models.vlm.fast_vlm.chat_families import TEMPLATES
 from dl_techniques.models.vlm.fast_vlm.chat_template import IMAGE, as_text, render
 from dl_techniques.models.vlm.fast_vlm.template_variants import as_transformers
 
+pytestmark = pytest.mark.once
+
 jinja2 = pytest.importorskip("jinja2", reason="renders the template as the engine does")
 FAMILIES = sorted(name for name, family in TEMPLATES.items() if not family.system_in_user)
 SYSTEM = "Be 'brief',\n\\o/ and\tkind."

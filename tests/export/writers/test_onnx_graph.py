@@ -12,6 +12,8 @@ from onnx.reference import ReferenceEvaluator
 
 from dl_techniques.export.writers.onnx_graph import merge_pads, spell_gelus
 
+pytestmark = pytest.mark.once
+
 SHAPE = (1, 2, 5, 6)
 
 

@@ -12,6 +12,7 @@ import keras_hub
 
 from dl_techniques.allocator import older_objects_kept
 from dl_techniques.layers.reparameterization import sync_variables
+from dl_techniques.models.traced_once import TracedOnce
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
 from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
@@ -30,6 +31,7 @@ class FastVLMCausalLM(
     GenerationMixin,
     TrainingMixin,
     TorchParametersMixin,
+    TracedOnce,
     keras_hub.models.CausalLM,
 ):
     """Pictures and a question in, an answer out.

@@ -7,6 +7,8 @@ import pytest
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.chat_template import Segment, as_text, render
 
+pytestmark = pytest.mark.once
+
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 

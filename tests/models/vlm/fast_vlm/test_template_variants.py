@@ -9,6 +9,8 @@ from dl_techniques.models.vlm.fast_vlm.chat_template import as_text, render
 from dl_techniques.models.vlm.fast_vlm.template_variants import as_transformers, jinja_template
 from tests.models.vlm.fast_vlm.small_model import make_preprocessor
 
+pytestmark = pytest.mark.once
+
 ASK = [{"role": "user", "content": "What?"}]
 
 

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 
 from dl_techniques.models.vlm.fast_vlm.tokenizer import SPECIAL_TOKENS, FastVLMTokenizer
 
+pytestmark = pytest.mark.once
+
 PROBES = [
     "plain words",
     "two  spaces,   three",
