@@ -103,6 +103,7 @@ def test_it_is_near_the_float_network_and_leaves_that_alone() -> None:
     assert network.quantization is None and not network.reparameterized
 
 
+@pytest.mark.slow_on_jax
 def test_one_step_of_training_moves_weights_and_ranges() -> None:
     learner = make_learner()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

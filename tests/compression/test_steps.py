@@ -20,6 +20,8 @@ from tests.compression.class_folders import COLOURS, write_classes
 from tests.helpers import numbers, values
 from tests.models.vision.fast_vlm.small_network import make_smaller_network
 
+pytestmark = pytest.mark.once
+
 TRAINING = Training(batch_size=8, learning_rate=2e-3, augment=False)
 
 

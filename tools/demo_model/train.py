@@ -23,6 +23,17 @@ and what followed for smaller print, on two CPU cores that each ran this and sha
     --together-minutes 33 --together-rate 4e-4 --records 1024 --buckets 40,48,64,104 --seed 71
     --mix words=0.50,emoji=0.28,scenes=0.16,easy_vqa=0.02,clothing=0.04
 
+and, for words of five and six letters, on one core, to
+
+    --start MODEL --pretrain-epochs 0 --read-minutes 20,33 --read-kept 1,4 --read-batch 64
+    --long-words 0.5 --optimizer muon --read-rates 6e-3,1e-3 --language-epochs 0 --short --mean
+    --pretrain-mix scenes=0.40,emoji=0.40,easy_vqa=0.08,clothing=0.12
+    --together-minutes 54 --together-rate 4.5e-4 --records 512 --batch 16 --buckets 40,48,64,104
+    --mix words=0.42,emoji=0.33,scenes=0.19,easy_vqa=0.02,clothing=0.04 --seed 81
+
+of which `--optimizer muon` was for the first stages alone (`adamw` from there on: a finished part is
+not run again). Muon's share of a step grows with the matrices, and there it pays.
+
 Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
 """
 
