@@ -108,13 +108,14 @@ def test_first_stages_learn_alone_then_all(
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_mean_of_start_and_trained() -> None:
+@pytest.mark.parametrize(("share", "mean"), [((), 2.0), ((0.7,), 2.4)])
+def test_mean_of_start_and_trained(share: tuple[float, ...], mean: float) -> None:
     model = FastVLMCausalLM.from_preset("demo", dtype="float32")
     before = model.get_weights()
     model.set_weights([3 * value for value in before])
-    train.average_with_start(model, Path("dl_techniques/presets/demo"))
-    for mean, value in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_allclose(mean, 2 * value, rtol=1e-6)
+    train.average_with_start(model, Path("dl_techniques/presets/demo"), *share)
+    for now, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_allclose(now, mean * value, rtol=1e-5)
 
 
 def test_mean_needs_a_whole_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

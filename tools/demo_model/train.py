@@ -26,13 +26,13 @@ and what followed for smaller print, on two CPU cores that each ran this and sha
 and, for words of five and six letters, on one core, to
 
     --start MODEL --pretrain-epochs 0 --read-minutes 20,33 --read-kept 1,4 --read-batch 64
-    --long-words 0.5 --optimizer muon --read-rates 6e-3,1e-3 --language-epochs 0 --short --mean
+    --long-words 0.5 --optimizer muon --read-rates 6e-3,1e-3 --language-epochs 0 --short --mean 0.7
     --pretrain-mix scenes=0.40,emoji=0.40,easy_vqa=0.08,clothing=0.12
     --together-minutes 54 --together-rate 4.5e-4 --records 512 --batch 16 --buckets 40,48,64,104
     --mix words=0.42,emoji=0.33,scenes=0.19,easy_vqa=0.02,clothing=0.04 --seed 81
 
-of which `--optimizer muon` was for the first stages alone (`adamw` from there on: a finished part is
-not run again). Muon's share of a step grows with the matrices, and there it pays.
+of which `--optimizer muon` was for the first stages alone, and `adamw` for the rest (what is
+finished is not run again). A step of the whole encoder takes twice the time with Muon.
 
 Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
 """
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     end_by_the_clock(options)
     if not options.pretrain_epochs and options.start is None:
         parser().error("--pretrain-epochs 0 keeps an earlier encoder: name it with --start")
-    if options.mean and not pretrain.is_whole_model(options.start):
+    if options.mean is not None and not pretrain.is_whole_model(options.start):
         parser().error("--mean is taken with an earlier whole model: name it with --start")
     keras.utils.set_random_seed(options.seed)
     fetch.main(["--work", str(options.work)])
@@ -86,23 +86,28 @@ def main(arguments: list[str] | None = None) -> None:
         timed("together", lambda: together_stage(options))
     model = FastVLMCausalLM.from_preset(str(finished_stage(options) / "preset"), dtype="float32")
     model.reparameterize(fold=True)
-    if options.mean:
-        average_with_start(model, options.start)
+    if options.mean is not None:
+        average_with_start(model, options.start, options.mean)
     finetune.widen_context(model)
     model.save_to_preset(options.out, weights_dtype="float16")
     print(f"wrote {options.out}: {model.count_params():,} parameters")
 
 
-def average_with_start(model: FastVLMCausalLM, start: Path) -> None:
-    """Gives a folded model the mean of its weights and those of the model that it went on from.
+def average_with_start(model: FastVLMCausalLM, start: Path, share: float = 0.5) -> None:
+    """Gives a folded model a mean of its weights and those of the model that it went on from.
 
     What the start knew and training unlearned comes back, and most of what is new stays
     (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv:2109.01903).
+
+    Args:
+        model: what was trained; it is changed.
+        start: the preset that it went on from.
+        share: of the trained weights, 0 to 1.
     """
     earlier = FastVLMCausalLM.from_preset(str(start), dtype="float32")
     earlier.reparameterize(fold=True)
     pairs = zip(model.get_weights(), earlier.get_weights(), strict=True)
-    model.set_weights([(ours + theirs) / 2 for ours, theirs in pairs])
+    model.set_weights([share * ours + (1 - share) * theirs for ours, theirs in pairs])
 
 
 def end_by_the_clock(options: argparse.Namespace) -> None:
@@ -166,7 +171,12 @@ def parser() -> argparse.ArgumentParser:
         "--branch", action="store_true", help="train a folded encoder in its branched form"
     )
     made.add_argument(
-        "--mean", action="store_true", help="end with the mean of the weights and `--start`'s"
+        "--mean",
+        type=float,
+        nargs="?",
+        const=0.5,
+        metavar="SHARE",
+        help="end with a mean of the weights, a half or so much of them, and `--start`'s",
     )
     add_drawing_options(made)
     shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
