@@ -60,13 +60,13 @@ a drawing). The thirteenth, on the same cores (PyTorch), taught the encoder to r
 (`--read-minutes 16,22`, 151 000 pictures for the first stages and 102 000 for all), then everything
 together for 39 epochs of 1024 records in 33 minutes (`--short --together-rate 4e-4`, half of them
 words); each core ran the recipe on pictures of its own, and a driver averaged the gradients; its
-weights were averaged with the twelfth's (`--mean`). The fourteenth, on one of these cores (PyTorch),
-was for words of five and six letters (`--long-words 0.5`): the first stages for 20 minutes with Muon
-(96 000 pictures), the whole encoder for 33 (81 000), then everything together for 54 (34 000 records,
-four of ten words). What is shipped is seven parts of its weights and three of the thirteenth's
-(`--mean 0.7`; of the trained weights, this mean and the half of both, the one that met most targets
-and read most words: these figures were looked at for that). The model is not yet what its size could
-learn: where a figure below is under its target, the target was missed.
+weights were averaged with the twelfth's (`--mean`). The fourteenth, on one of these cores
+(PyTorch), was for words of five and six letters (`--long-words 0.5`): the first stages for 20
+minutes with Muon (96 000 pictures), the whole encoder for 33 (81 000), then everything together for
+54 (34 000 records, four of ten words). What is shipped is seven parts of its weights and three of
+the thirteenth's (`--mean 0.7`; of the trained weights, this mean and the half of both it read most
+words of those that met the other targets; these figures were looked at for that). The model is not
+yet what its size could learn: where a figure below is under its target, the target was missed.
 
 ## What it can do, measured
 
