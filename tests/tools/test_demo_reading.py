@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import reading, train
+from tools.demo_model import options, reading, train
 from tools.demo_model.pretrain import as_floats
 from tools.demo_model.records import DemoData
 
@@ -125,6 +125,6 @@ def test_mean_needs_a_whole_model(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_minutes_are_two_numbers() -> None:
-    assert train.parse_pair("18,24") == (18.0, 24.0)
+    assert options.parse_pair("18,24") == (18.0, 24.0)
     with pytest.raises(ValueError, match="unpack"):
-        train.parse_pair("18")
+        options.parse_pair("18")

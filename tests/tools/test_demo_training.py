@@ -16,6 +16,7 @@ from tools.demo_model import (
     finetune,
     grounding,
     layer_fitting,
+    options,
     pointing,
     pretrain,
     told_words,
@@ -254,9 +255,9 @@ def test_what_tells_most_comes_last_in_most_conversations() -> None:
 
 
 def test_mix_is_read() -> None:
-    assert train.parse_mix("scenes=0.6,words=0.4") == {"scenes": 0.6, "words": 0.4}
+    assert options.parse_mix("scenes=0.6,words=0.4") == {"scenes": 0.6, "words": 0.4}
     with pytest.raises(argparse.ArgumentTypeError, match="films"):
-        train.parse_mix("films=1")
+        options.parse_mix("films=1")
 
 
 def test_no_epochs_need_an_earlier_encoder(tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ from tests.export.litertlm.small_bundle import QUESTIONS, needs_tensorflow, talk
 from tests.models.vlm.fast_vlm.small_model import pictures
 from tools import litertlm_check
 
-pytestmark = pytest.mark.once
-
 
 def test_differences_name_the_picture_and_both_answers() -> None:
     turns = [Turn("what?", (np.zeros((2, 2, 3), "uint8"),)), Turn("why?")]

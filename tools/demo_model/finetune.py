@@ -201,7 +201,6 @@ def train_stage(
     drawing: Drawing = IN_PLACE,
     buckets: tuple[int, ...] = BUCKETS,
     minutes: float | None = None,
-    optimizer: str = "adamw",
 ) -> None:
     """Fits the model on fresh records; resumes from `folder` after a kill.
 
@@ -217,7 +216,6 @@ def train_stage(
         drawing: who draws the records.
         buckets: lengths of a batch's rows.
         minutes: end by the clock instead of after so many epochs; keeps no backups.
-        optimizer: see `optimizers`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = epochs * records_per_epoch // batch_size
@@ -225,7 +223,7 @@ def train_stage(
         0.0, total, alpha=0.02, warmup_target=learning_rate, warmup_steps=min(200, total // 10)
     )
     rate = schedule if minutes is None else learning_rate
-    model.compile(build_optimizer(optimizer, rate, beta_2=0.98))
+    model.compile(build_optimizer("adamw", rate, beta_2=0.98))
     done = completed_epochs(folder)
     callbacks = stage_callbacks(folder, learning_rate, minutes)
     slices = EpochSlices(

@@ -14,8 +14,6 @@ from tokenizers import Tokenizer
 
 from dl_techniques.models.vlm.fast_vlm.tokenizer import SPECIAL_TOKENS, FastVLMTokenizer
 
-pytestmark = pytest.mark.once
-
 PROBES = [
     "plain words",
     "two  spaces,   three",
