@@ -167,9 +167,11 @@ def _parts_of(network: Any, part: str) -> keras.Model:
     elif part == "features":
         outputs = {"stem": network.stem.output}
         outputs |= {f"stage_{i}": stage.output for i, stage in enumerate(network.stages, 1)}
-    else:
+    elif network.include_top:
         last = getattr(network, "tail", None) or network.stages[-1]
         outputs = {"features": last.output}
+    else:
+        outputs = {"features": network.output}
     return keras.Model(network.input, outputs, name=part)
 
 

@@ -57,6 +57,13 @@ def test_the_encoder_ends_after_the_tail() -> None:
     assert relative_difference(got, headless(pictures())) < TOLERANCE
 
 
+def test_the_encoder_ends_with_the_maps_of_several_scales() -> None:
+    model = small(multi_scale=1, include_top=False)
+    expected = model(pictures())
+    assert expected.shape[-1] == model.feature_dim > model.config.embed_dims[-1]
+    assert relative_difference(exported(model, "encoder")["features"], expected) < TOLERANCE
+
+
 def test_scores_have_the_name_of_what_they_are() -> None:
     scores = small_mobile_one(classifier_activation="softmax")
     assert list(exported(scores, "classifier")) == ["scores"]

@@ -31,6 +31,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--layers", type=int, help="of the decoder, where `--start`'s has fewer")
     made.add_argument(
+        "--finer",
+        type=int,
+        metavar="UNITS",
+        help="show the projector the map before the encoder's last as well, through so many units "
+        "more: `finer`",
+    )
+    made.add_argument(
         "--point",
         action="store_true",
         help="two more layers, fitted to find objects and to tell of them: `pointing`, `copying`",

@@ -119,7 +119,7 @@ def build(encoder: FastVLM, dropout: float = 0.1) -> keras.Model:
     also asked for one stage earlier: small things are learnt sooner from a finer map.
     """
     pictures = keras.Input(encoder.input_shape[1:], dtype="uint8", name="pictures")
-    maps = keras.Model(encoder.input, [encoder.output, encoder.stages[-2].output])
+    maps = keras.Model(encoder.input, [stage.output for stage in encoder.stages[:-3:-1]])
     features, finer = maps(keras.layers.Rescaling(1 / 255)(pictures))
     pooled = keras.layers.Dropout(dropout)(keras.layers.GlobalAveragePooling2D()(features))
     outputs = {}

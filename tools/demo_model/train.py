@@ -50,6 +50,7 @@ from tools.demo_model.branching import branch
 from tools.demo_model.deadline import ENDLESS
 from tools.demo_model.deepen import deepen
 from tools.demo_model.drawn_ahead import Drawing
+from tools.demo_model.finer import widened_like, with_finer_map
 from tools.demo_model.options import parser
 from tools.demo_model.records import DemoData
 
@@ -93,6 +94,7 @@ def average_with_start(model: FastVLMCausalLM, start: Path, share: float = 0.5) 
     """
     earlier = FastVLMCausalLM.from_preset(str(start), dtype="float32")
     earlier.reparameterize(fold=True)
+    earlier = widened_like(earlier, model)
     pairs = zip(model.get_weights(), earlier.get_weights(), strict=True)
     model.set_weights([share * ours + (1 - share) * theirs for ours, theirs in pairs])
 
@@ -173,6 +175,7 @@ def language_stage(options: argparse.Namespace) -> None:
         grounding.raise_embeddings(model, options.ground)
         grounding.name_objects(model, data)
     model = deepen(model, options.layers) if options.layers else model
+    model = with_finer_map(model, options.finer, data) if options.finer else model
     if options.point and pretrain.completed_epochs(folder):
         model = copying.with_second_layer(pointing.with_first_layer(model))
     elif options.point:

@@ -80,6 +80,7 @@ def timm_arguments(config: FastVLMConfig, fused: bool) -> dict[str, Any]:
         "a tail that does not double the channels": config.tail_expansion != 2,
         "batch norms in its attention blocks": config.attention_norm != "layer"
         and "attention" in config.stage_mixers,
+        "maps of several scales": config.multi_scale > 0,
         "conditional positions": any(map(config.has_position, range(len(config.depths)))),
         "heads that are not 32 channels wide": any(
             kind == "attention" and config.heads(i) * 32 != config.embed_dims[i]

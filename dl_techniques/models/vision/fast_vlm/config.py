@@ -40,6 +40,8 @@ class FastVLMConfig:
         attention_extent: side of a window (8) or of a strided cell (2), in places of the map.
         layer_scale_init: start of all layer scales.
         tail_expansion: the tail convolution multiplies channels by it; 0 means no tail.
+        multi_scale: how many stages before the last are seen beside it where there is no
+            classifier, laid out cell by cell on its grid.
         num_classes: width of the classifier.
         image_size: side of the square input that the network is meant for, pixels.
         mean: pixel mean of each colour, on the scale [0, 1].
@@ -72,6 +74,7 @@ class FastVLMConfig:
     attention_extent: int | None = None
     layer_scale_init: float = 1e-5
     tail_expansion: int = 0
+    multi_scale: int = 0
     num_classes: int = 1000
     image_size: int = 224
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -103,6 +106,11 @@ class FastVLMConfig:
             check_kind(self.attention_kind, self.attention_extent)
         except ValueError as error:
             raise VariantError(str(error)) from error
+        if not 0 <= self.multi_scale < stages:
+            raise VariantError(
+                f"multi_scale is {self.multi_scale}; a network of {stages} stages has 0 to "
+                f"{stages - 1} stages before the last"
+            )
         self._check_heads()
 
     def _check_heads(self) -> None:
@@ -131,6 +139,13 @@ class FastVLMConfig:
     def total_stride(self) -> int:
         """Input pixels per place of the last map, along one side."""
         return 4 * 2 ** (len(self.embed_dims) - 1)
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the last map of a network without classifier."""
+        last = self.embed_dims[-1] * (self.tail_expansion or 1)
+        finer = (4**i * self.embed_dims[-1 - i] for i in range(1, self.multi_scale + 1))
+        return last + sum(finer)
 
     def heads(self, stage: int) -> int:
         """Attention heads of a stage."""
@@ -186,7 +201,7 @@ class FastVLMConfig:
         downsample = self.downsample_activation if len(self.depths) > 1 else None
         return (
             per_stage, self.mlp_ratios, downsample, self.stem_scale_branch, norm,
-            self.tail_expansion,
+            self.tail_expansion, self.multi_scale,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from dl_techniques.errors import VariantError
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.large_kernel_conv import PatchEmbedding
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
+from dl_techniques.layers.multi_scale import MultiScaleFeatures
 from dl_techniques.layers.repmixer_block import ConvolutionalStem
 from dl_techniques.models.vision.fast_vlm.components import Stage
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig, load_variants
@@ -54,6 +55,9 @@ class FastVLM(SwitchableModel):
         attention_extent: side of a window (8) or of a strided cell (2), in places of the map.
         layer_scale_init: float. Defaults to 1e-5.
         tail_expansion: int. Factor of the tail convolution; 0 means none. Defaults to 0.
+        multi_scale: int. Stages before the last whose maps are joined to the last map, laid out
+            cell by cell on its grid, for a reader of small things. Only without a classifier; see
+            `MultiScaleFeatures`. Defaults to 0.
         classifier_activation: str or None. Defaults to `None` (logits).
         reparameterized: which switches start in inference form; written by `get_config`.
         preprocessing: `Preprocessing` or its fields. Defaults to what the variant of these numbers
@@ -99,6 +103,7 @@ class FastVLM(SwitchableModel):
         attention_extent: int | None = None,
         layer_scale_init: float = 1e-5,
         tail_expansion: int = 0,
+        multi_scale: int = 0,
         classifier_activation: str | None = None,
         reparameterized: bool | str | Mapping[str, bool] = False,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
@@ -123,12 +128,18 @@ class FastVLM(SwitchableModel):
             attention_extent=attention_extent,
             layer_scale_init=layer_scale_init,
             tail_expansion=tail_expansion,
+            multi_scale=multi_scale,
             num_classes=num_classes,
         )
         if num_classes < 0 or len(input_shape) != 3 or input_shape[-1] is None:
             raise VariantError(
                 f"num_classes must be 0 or more and input_shape (H, W, channels); "
                 f"got {num_classes} and {tuple(input_shape)}"
+            )
+        if include_top and multi_scale:
+            raise VariantError(
+                f"multi_scale={multi_scale} is for a feature map, and a classifier reads the last "
+                "stage alone; give include_top=False as well"
             )
 
         # === Layers ===
@@ -144,10 +155,15 @@ class FastVLM(SwitchableModel):
         # === Functional Model ===
         image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
         x = stages[0](stem(image))
+        finer = []
         for downsample, stage in zip(downsamples, stages[1:], strict=True):
+            finer.append(x)
             x = stage(downsample(x))
         if tail is not None:
             x = tail(x)
+        if multi_scale:
+            join = MultiScaleFeatures(name="multi_scale", dtype=policy)
+            x = join([*finer[-multi_scale:], x])
         for layer in head:
             x = layer(x)
         super().__init__(inputs=image, outputs=x, name=name)
@@ -189,7 +205,7 @@ class FastVLM(SwitchableModel):
     @property
     def feature_dim(self) -> int:
         """Channels of the last feature map."""
-        return self.config.embed_dims[-1] * (self.config.tail_expansion or 1)
+        return self.config.feature_dim
 
     @property
     def total_stride(self) -> int:

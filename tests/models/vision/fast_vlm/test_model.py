@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from dl_techniques.errors import VariantError
+from dl_techniques.layers.multi_scale import MultiScaleFeatures
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from tests.helpers import (
     TOLERANCE,
@@ -113,6 +115,36 @@ def test_a_network_with_everything_fuses_and_folds() -> None:
         assert relative_difference(network(x), expected) < TOLERANCE
     network.reset_reparameterization()
     np.testing.assert_array_equal(numbers(network(x)), expected)
+
+
+@pytest.mark.parametrize(("scales", "sides"), [(1, (40, 32)), (2, (36, 44))])
+def test_finer_maps_stand_beside_the_last(
+    scales: int, sides: tuple[int, int], tmp_path: Path
+) -> None:
+    arguments = {"embed_dims": (8, 16, 32), "depths": (1, 1, 1), "num_heads": (1, 1, 1)}
+    plain = make_network(include_top=False, input_shape=(None, None, 3), **arguments)
+    network = type(plain).from_config({**plain.get_config(), "multi_scale": scales})
+    network.set_weights(plain.get_weights())
+    x = pictures(2, *sides)
+    maps = plain.extract_features(x)
+    expected = numbers(MultiScaleFeatures()(maps[-1 - scales :]))
+    assert network.output_shape[-1] == network.feature_dim == expected.shape[-1]
+    np.testing.assert_array_equal(numbers(network(x)), expected)
+    for fold in (False, True):
+        network.reparameterize(fold=fold)
+        assert relative_difference(network(x), expected) < TOLERANCE
+    network.save(tmp_path / "network.keras")
+    loaded = keras.saving.load_model(tmp_path / "network.keras")
+    assert loaded.config.multi_scale == scales
+    np.testing.assert_array_equal(numbers(loaded(x)), numbers(network(x)))
+
+
+def test_finer_maps_that_cannot_be() -> None:
+    with pytest.raises(VariantError, match="multi_scale=1 is for a feature map"):
+        FastVLM.from_variant("nano", multi_scale=1)
+    for number in (-1, 3):
+        with pytest.raises(VariantError, match="0 to 2 stages before the last"):
+            FastVLM.from_variant("nano", multi_scale=number, include_top=False)
 
 
 @pytest.mark.parametrize("fused", [False, True])
