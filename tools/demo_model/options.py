@@ -115,11 +115,18 @@ def add_reading_options(made: argparse.ArgumentParser) -> None:
         "of it, by the clock, without backups: `reading`",
     )
     made.add_argument(
+        "--rows-minutes",
+        type=float,
+        metavar="MINUTES",
+        help="teach encoder and projector to make rows that `--start`'s decoder reads, by the "
+        "clock, without backups: `legible`",
+    )
+    made.add_argument(
         "--read-rates",
         type=parse_pair,
         metavar="EARLY,ALL",
         default=(1.5e-3, 7e-4),
-        help="peak learning rates of that",
+        help="peak learning rates of that; rows learn at the second",
     )
     made.add_argument(
         "--read-kept",

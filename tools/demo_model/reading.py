@@ -167,19 +167,19 @@ def build(
     seen, examples = taps(floats), taps(images)
     outputs = {}
     for heads, features, example in zip((EARLY_HEADS, LAST_HEADS), seen, examples, strict=False):
-        mean, spread = _moments(example)
+        mean, spread = moments(example)
         standard = ops.divide(ops.subtract(Rows(0, words)(features), mean), spread)
         for key in heads:
             shape = (*SHAPE_OF[key], CLASSES[key])
             logits = keras.layers.Dense(math.prod(shape[2:]), name=f"{key}_dense")(standard)
             outputs[key] = keras.layers.Reshape(shape, name=key)(logits)
-    spread, others = _moments(kept(images))[1], Rows(words, None)
+    spread, others = moments(kept(images))[1], Rows(words, None)
     stray = ops.subtract(others(seen[-1]), kept(others(floats)))
     outputs["kept"] = keras.layers.Identity(name="kept")(ops.divide(stray, spread))
     return keras.Model(pictures, outputs, name="reading")
 
 
-def _moments(features: Any) -> tuple[np.ndarray, np.ndarray]:
+def moments(features: Any) -> tuple[np.ndarray, np.ndarray]:
     values = ops.convert_to_numpy(features)
     return values.mean((0, 1, 2)), values.std((0, 1, 2)) + 1e-3
 

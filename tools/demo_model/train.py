@@ -51,6 +51,7 @@ from tools.demo_model.deadline import ENDLESS
 from tools.demo_model.deepen import deepen
 from tools.demo_model.drawn_ahead import Drawing
 from tools.demo_model.finer import widened_like, with_finer_map
+from tools.demo_model.legible import make_legible
 from tools.demo_model.options import parser
 from tools.demo_model.records import DemoData
 
@@ -62,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     end_by_the_clock(options)
     if not options.pretrain_epochs and options.start is None:
         made.error("--pretrain-epochs 0 keeps an earlier encoder: name it with --start")
+    if options.rows_minutes is not None and not pretrain.is_whole_model(options.start):
+        made.error("--rows-minutes keeps to what a decoder knows: name its model with --start")
     if options.mean is not None and not pretrain.is_whole_model(options.start):
         made.error("--mean is taken with an earlier whole model: name it with --start")
     keras.utils.set_random_seed(options.seed)
@@ -129,15 +132,36 @@ def encoder_stage(options: argparse.Namespace) -> None:
 
 def reading_stage(options: argparse.Namespace) -> None:
     """The encoder learns to read smaller print, see `reading`; the other pictures are kept."""
+    data = reading_data(options)
+    encoder = FastVLM.from_preset(options.work / "pretrain" / "encoder")
+    plan = reading_plan(options, *options.read_minutes)
+    reading.read(encoder, data, plan, options.work / "reading", Drawing(options.processes))
+
+
+def rows_stage(model: FastVLMCausalLM, options: argparse.Namespace) -> None:
+    """Encoder and projector learn to make rows that can be read, see `legible`."""
+    before = FastVLMCausalLM.from_preset(str(options.start), dtype="float32")
+    plan = reading_plan(options, 0.0, options.rows_minutes)
+    drawing = Drawing(options.processes)
+    make_legible(model, before, reading_data(options), plan, options.work / "reading", drawing)
+
+
+def reading_data(options: argparse.Namespace) -> DemoData:
+    """Words, and the mix of the other pictures, whose maps or rows are kept."""
     kept = {kind: share for kind, share in options.pretrain_mix.items() if kind != "words"}
     data = DemoData(
         options.work, options.clothing, options.size, kept, long_words=options.long_words
     )
     data.load()
-    encoder = FastVLM.from_preset(options.work / "pretrain" / "encoder")
+    return data
+
+
+def reading_plan(options: argparse.Namespace, early: float, minutes: float) -> reading.Reading:
+    """How the stages train in which words are read without the decoder."""
     (early_rate, rate), (early_kept, kept_later) = options.read_rates, options.read_kept
-    plan = reading.Reading(
-        *options.read_minutes,
+    return reading.Reading(
+        early,
+        minutes,
         batch_size=options.read_batch,
         words=options.read_batch * 11 // 16,
         early_rate=early_rate,
@@ -146,7 +170,6 @@ def reading_stage(options: argparse.Namespace) -> None:
         kept=kept_later,
         early_optimizer=options.early_optimizer,
     )
-    reading.read(encoder, data, plan, options.work / "reading", Drawing(options.processes))
 
 
 def language_stage(options: argparse.Namespace) -> None:
@@ -171,11 +194,14 @@ def language_stage(options: argparse.Namespace) -> None:
     else:
         model = finetune.build_model(data, encoder, options.dtype)
         model.reparameterize()
+    if options.finer:
+        model = with_finer_map(model, options.finer, data)
+    if options.rows_minutes is not None and not pretrain.completed_epochs(folder):
+        rows_stage(model, options)
     if options.ground is not None and not pretrain.completed_epochs(folder):
         grounding.raise_embeddings(model, options.ground)
         grounding.name_objects(model, data)
     model = deepen(model, options.layers) if options.layers else model
-    model = with_finer_map(model, options.finer, data) if options.finer else model
     if options.point and pretrain.completed_epochs(folder):
         model = copying.with_second_layer(pointing.with_first_layer(model))
     elif options.point:
