@@ -11,7 +11,7 @@ import pytest
 from dl_techniques import FastVLM, FastVLMBackbone, FastVLMCausalLM
 from tests.helpers import numbers, relative_difference
 from tests.models.vlm.fast_vlm.small_model import make_decoder, make_preprocessor, randomize
-from tools.demo_model import pretrain, train
+from tools.demo_model import average, pretrain, train
 from tools.demo_model.finer import widened_like, with_finer_map
 from tools.demo_model.legible import make_legible
 from tools.demo_model.reading import Reading
@@ -79,7 +79,7 @@ def test_mean_with_a_start_that_has_no_finer_map(tmp_path: Path) -> None:
         0.75 * numbers(ours) + 0.25 * numbers(theirs)
         for ours, theirs in zip(trained.weights, same.weights, strict=True)
     ]
-    train.average_with_start(trained, tmp_path, 0.75)
+    average.average_with_start(trained, tmp_path, 0.75)
     for now, value in zip(trained.weights, wanted, strict=True):
         np.testing.assert_allclose(numbers(now), value, rtol=1e-5, atol=1e-6)
 
@@ -114,3 +114,20 @@ def test_rows_need_a_decoder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         train.main(["--work", str(tmp_path), "--out", str(tmp_path / "out"), "--rows-minutes", "1"])
     assert "name its model with --start" in capsys.readouterr().err
+
+
+def test_mean_of_runs_that_went_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "other", "start")]
+    models = [small_model(seed) for seed in (5, 6, 7)]
+    for model, folder in zip(models, folders, strict=True):
+        model.save_to_preset(folder)
+    names = [str(folder) for folder in folders]
+    average.main([*names[:2], "--out", str(tmp_path / "out"), "--start", names[2], "--mean", "0.8"])
+    got = FastVLMCausalLM.from_preset(str(tmp_path / "out"), dtype="float32")
+    for now, *values in zip(got.weights, *(model.weights for model in models), strict=True):
+        one, other, start = (numbers(value) for value in values)
+        wanted = 0.4 * (one + other) + 0.2 * start
+        np.testing.assert_allclose(numbers(now), wanted, rtol=2e-3, atol=1e-3)
+    with_finer_map(models[0], 12, DATA).save_to_preset(tmp_path / "wide")
+    with pytest.raises(ValueError, match="no mean can be taken"):
+        average.mean_of([folders[0], tmp_path / "wide"])

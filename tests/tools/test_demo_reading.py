@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import options, reading, train
+from tools.demo_model import average, options, reading, train
 from tools.demo_model.pretrain import as_floats
 from tools.demo_model.records import DemoData
 
@@ -113,7 +113,7 @@ def test_mean_of_start_and_trained(share: tuple[float, ...], mean: float) -> Non
     model = FastVLMCausalLM.from_preset("demo", dtype="float32")
     before = model.get_weights()
     model.set_weights([3 * value for value in before])
-    train.average_with_start(model, Path("dl_techniques/presets/demo"), *share)
+    average.average_with_start(model, Path("dl_techniques/presets/demo"), *share)
     for now, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_allclose(now, mean * value, rtol=1e-5)
 

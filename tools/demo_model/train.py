@@ -31,6 +31,17 @@ and, for words of five and six letters, on one core, to
     --together-minutes 54 --together-rate 4.5e-4 --records 512 --batch 16 --buckets 40,48,64,104
     --mix words=0.42,emoji=0.33,scenes=0.19,easy_vqa=0.02,clothing=0.04 --seed 81 --mean 0.7
 
+The next began with the same stages, `--read-minutes 28,20`, and then showed the projector the map
+before the encoder's last one. It ended on two cores that each ran, with a seed of its own,
+
+    --start MODEL --pretrain-epochs 0 --read-minutes 28,20 --read-kept 1,4 --read-batch 64
+    --long-words 0.5 --early-optimizer muon --read-rates 6e-3,1e-3 --language-epochs 0 --short
+    --pretrain-mix scenes=0.40,emoji=0.40,easy_vqa=0.08,clothing=0.12 --finer 128 --rows-minutes 12
+    --together-minutes 42 --together-rate 5e-4 --records 512 --batch 16 --buckets 40,48,64,104
+    --mix words=0.50,emoji=0.29,scenes=0.16,easy_vqa=0.02,clothing=0.03
+
+and whose weights were averaged before and after the last stage, at the end by `average`.
+
 Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
 """
 
@@ -46,11 +57,12 @@ import keras
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from tools.demo_model import copying, fetch, finetune, grounding, pointing, pretrain, reading
+from tools.demo_model.average import finish
 from tools.demo_model.branching import branch
 from tools.demo_model.deadline import ENDLESS
 from tools.demo_model.deepen import deepen
 from tools.demo_model.drawn_ahead import Drawing
-from tools.demo_model.finer import widened_like, with_finer_map
+from tools.demo_model.finer import with_finer_map
 from tools.demo_model.legible import make_legible
 from tools.demo_model.options import parser
 from tools.demo_model.records import DemoData
@@ -76,30 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.together_epochs:
         timed("together", lambda: together_stage(options))
     model = FastVLMCausalLM.from_preset(str(finished_stage(options) / "preset"), dtype="float32")
-    model.reparameterize(fold=True)
-    if options.mean is not None:
-        average_with_start(model, options.start, options.mean)
-    finetune.widen_context(model)
-    model.save_to_preset(options.out, weights_dtype="float16")
-    print(f"wrote {options.out}: {model.count_params():,} parameters")
-
-
-def average_with_start(model: FastVLMCausalLM, start: Path, share: float = 0.5) -> None:
-    """Gives a folded model a mean of its weights and those of the model that it went on from.
-
-    What the start knew and training unlearned comes back, and most of what is new stays
-    (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv:2109.01903).
-
-    Args:
-        model: what was trained; it is changed.
-        start: the preset that it went on from.
-        share: of the trained weights, 0 to 1.
-    """
-    earlier = FastVLMCausalLM.from_preset(str(start), dtype="float32")
-    earlier.reparameterize(fold=True)
-    earlier = widened_like(earlier, model)
-    pairs = zip(model.get_weights(), earlier.get_weights(), strict=True)
-    model.set_weights([share * ours + (1 - share) * theirs for ours, theirs in pairs])
+    finish(model, options.out, options.start, options.mean)
 
 
 def end_by_the_clock(options: argparse.Namespace) -> None:

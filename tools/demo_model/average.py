@@ -1,0 +1,87 @@
+"""The mean of models that were trained apart from one start, as a finished preset.
+
+python -m tools.demo_model.average --out PRESET MODEL MODEL... --start MODEL --mean 0.7
+
+Runs of the recipe on cores of their own, with seeds of their own, that went on from the same
+weights stay near enough to each other for their mean to be better than each (Wortsman et al.,
+"Model soups", arXiv:2203.05482).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from dl_techniques import FastVLMCausalLM
+from tools.demo_model import finetune
+from tools.demo_model.finer import widened_like
+
+__all__ = ["average_with_start", "finish", "mean_of"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    made.add_argument("models", type=Path, nargs="+", help="whole models of the same shapes")
+    made.add_argument("--out", type=Path, required=True, help="folder of the finished preset")
+    made.add_argument("--start", type=Path, help="an earlier model")
+    made.add_argument("--mean", type=float, default=0.5, help="share of the trained weights")
+    options = made.parse_args(arguments)
+    finish(mean_of(options.models), options.out, options.start, options.mean)
+
+
+def mean_of(folders: list[Path]) -> FastVLMCausalLM:
+    """The first model with the mean of all weights.
+
+    Raises:
+        ValueError: the models' weights differ in name or shape.
+    """
+    models = [FastVLMCausalLM.from_preset(str(folder), dtype="float32") for folder in folders]
+    named = [[(v.path, tuple(v.shape)) for v in model.weights] for model in models]
+    for folder, names in zip(folders, named, strict=True):
+        if names != named[0]:
+            raise ValueError(f"{folder} has other weights than {folders[0]}: no mean can be taken")
+    values = zip(*(model.get_weights() for model in models), strict=True)
+    models[0].set_weights([np.mean(several, axis=0) for several in values])
+    return models[0]
+
+
+def finish(model: FastVLMCausalLM, out: Path, start: Path | None, share: float | None) -> None:
+    """Folds a trained model and writes it, its weights in float16.
+
+    Args:
+        model: what was trained; it is changed.
+        out: folder of the preset.
+        start: the preset that it went on from, for a mean.
+        share: of the trained weights in that mean; None for no mean.
+    """
+    model.reparameterize(fold=True)
+    if start is not None and share is not None:
+        average_with_start(model, start, share)
+    finetune.widen_context(model)
+    model.save_to_preset(out, weights_dtype="float16")
+    print(f"wrote {out}: {model.count_params():,} parameters")
+
+
+def average_with_start(model: FastVLMCausalLM, start: Path, share: float = 0.5) -> None:
+    """Gives a folded model a mean of its weights and those of the model that it went on from.
+
+    What the start knew and training unlearned comes back, and most of what is new stays
+    (Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv:2109.01903).
+
+    Args:
+        model: what was trained; it is changed.
+        start: the preset that it went on from.
+        share: of the trained weights, 0 to 1.
+    """
+    earlier = FastVLMCausalLM.from_preset(str(start), dtype="float32")
+    earlier.reparameterize(fold=True)
+    earlier = widened_like(earlier, model)
+    pairs = zip(model.get_weights(), earlier.get_weights(), strict=True)
+    model.set_weights([share * ours + (1 - share) * theirs for ours, theirs in pairs])
+
+
+if __name__ == "__main__":
+    main()
