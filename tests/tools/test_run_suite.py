@@ -37,6 +37,16 @@ def test_cores_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> No
     assert run_suite.suite_environment("torch", 2)["KERAS_BACKEND"] == "torch"
 
 
+def test_jax_compiles_quickly_unless_all_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    quickly = run_suite.suite_environment("jax", 2)
+    assert quickly["XLA_FLAGS"] == "--xla_backend_optimization_level=0"
+    assert "XLA_FLAGS" not in run_suite.suite_environment("jax", 2, full=True)
+    assert "XLA_FLAGS" not in run_suite.suite_environment("tensorflow", 2)
+    monkeypatch.setenv("XLA_FLAGS", "--mine")
+    assert run_suite.suite_environment("jax", 2)["XLA_FLAGS"] == "--mine"
+
+
 def pretend(monkeypatch: pytest.MonkeyPatch, results: dict[str, dict[str, int]]) -> None:
     monkeypatch.setattr(run_suite, "run_backend", lambda backend, *_: results[backend])
 

@@ -63,10 +63,16 @@ words); each core ran the recipe on pictures of its own, and a driver averaged t
 weights were averaged with the twelfth's (`--mean`). The fourteenth, on one of these cores
 (PyTorch), was for words of five and six letters (`--long-words 0.5`): the first stages for 20
 minutes with Muon (96 000 pictures), the whole encoder for 33 (81 000), then everything together for
-54 (34 000 records, four of ten words). What is shipped is seven parts of its weights and three of
-the thirteenth's (`--mean 0.7`; of the trained weights, this mean and the half of both it read most
-words of those that met the other targets; these figures were looked at for that). The model is not
-yet what its size could learn: where a figure below is under its target, the target was missed.
+54 (34 000 records, four of ten words). Seven parts of its weights and three of the thirteenth's
+(`--mean 0.7`) went on into the fifteenth, on both cores (PyTorch): on one the first stages for 28
+minutes with Muon (131 000 pictures) and the whole encoder for 20 (47 000); then, shown the map
+before the last one as well (`--finer 128`), encoder and projector with the decoder held
+(`--rows-minutes`), for 12 minutes, and on the other core for 18 without the 20 before. The mean of
+both went on, on each core with a seed and a mix of its own, with everything together for 42 minutes
+(51 200 records in all, about half of them words). What is shipped is seven parts of the mean of
+both and three of the fourteenth (`average`; of that mean alone and of eight parts of it, this one
+met the other targets by most; these figures were looked at for that). The model is not yet what its
+size could learn: where a figure below is under its target, the target was missed.
 
 ## What it can do, measured
 
