@@ -11,7 +11,6 @@ of other pictures are to stay as they were.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,16 @@ from dl_techniques import FastVLM, FastVLMCausalLM
 from tools.demo_model.deadline import ENDLESS, Deadline
 from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
 from tools.demo_model.optimizers import build_optimizer
-from tools.demo_model.pretrain import CLASSES, as_floats
-from tools.demo_model.pretrain_labels import SHAPE_OF
+from tools.demo_model.pretrain import as_floats
 from tools.demo_model.reading import (
     EARLY_HEADS,
     LAST_HEADS,
+    Heads,
     Reading,
     Rows,
     Untracked,
     WordsAndOthers,
     compile_model,
-    moments,
 )
 from tools.demo_model.records import DemoData
 
@@ -45,31 +43,6 @@ def rows_of(model: FastVLMCausalLM, taps: tuple[Any, ...] = ()) -> keras.Model:
     encoder: FastVLM = model.backbone.vision_encoder
     rows = model.backbone.projector(encoder.output)
     return keras.Model(encoder.input, [rows, *taps] if taps else rows, name="projected")
-
-
-class Heads:
-    """Linear layers that tell letters from standardized rows or maps.
-
-    Args:
-        keys: of the targets.
-        example: the rows or maps that get mean 0 and variance 1.
-    """
-
-    def __init__(self, keys: tuple[str, ...], example: Any) -> None:
-        self.mean, self.spread = moments(example)
-        self.shapes = {key: (*SHAPE_OF[key], CLASSES[key]) for key in keys}
-        self.layers = {
-            key: keras.layers.Dense(math.prod(shape[2:]), name=f"{key}_dense")
-            for key, shape in self.shapes.items()
-        }
-
-    def __call__(self, features: Any) -> dict[str, Any]:
-        """Logits by target."""
-        standard = ops.divide(ops.subtract(features, self.mean), self.spread)
-        return {
-            key: keras.layers.Reshape(shape, name=key)(self.layers[key](standard))
-            for key, shape in self.shapes.items()
-        }
 
 
 def make_legible(

@@ -27,6 +27,32 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--together-epochs", type=int, default=7, help="0 leaves it out")
     made.add_argument("--frozen", action="store_true", help="keep the encoder frozen to the end")
     made.add_argument(
+        "--branch", action="store_true", help="train a folded encoder in its branched form"
+    )
+    made.add_argument(
+        "--mean",
+        type=float,
+        nargs="?",
+        const=0.5,
+        metavar="SHARE",
+        help="end with a mean of the weights, a half or so much of them, and `--start`'s",
+    )
+    add_language_options(made)
+    add_drawing_options(made)
+    add_reading_options(made)
+    shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
+    made.add_argument(
+        "--pretrain-mix", type=parse_mix, default=pretrain.MIX, help=shares.format("stage 1")
+    )
+    made.add_argument(
+        "--mix", type=parse_mix, default=LANGUAGE_MIX, help=shares.format("the language stages")
+    )
+    return made
+
+
+def add_language_options(made: argparse.ArgumentParser) -> None:
+    """Options of projector and decoder: what is added to them, and how they are trained."""
+    made.add_argument(
         "--ground", type=float, metavar="SIZE", help="of words beside pictures, see `grounding`"
     )
     made.add_argument("--layers", type=int, help="of the decoder, where `--start`'s has fewer")
@@ -62,27 +88,6 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument(
         "--buckets", type=parse_lengths, default=finetune.BUCKETS, help="lengths of their rows"
     )
-    made.add_argument(
-        "--branch", action="store_true", help="train a folded encoder in its branched form"
-    )
-    made.add_argument(
-        "--mean",
-        type=float,
-        nargs="?",
-        const=0.5,
-        metavar="SHARE",
-        help="end with a mean of the weights, a half or so much of them, and `--start`'s",
-    )
-    add_drawing_options(made)
-    add_reading_options(made)
-    shares = "share of each kind in {}, such as scenes=0.6,emoji=0.4"
-    made.add_argument(
-        "--pretrain-mix", type=parse_mix, default=pretrain.MIX, help=shares.format("stage 1")
-    )
-    made.add_argument(
-        "--mix", type=parse_mix, default=LANGUAGE_MIX, help=shares.format("the language stages")
-    )
-    return made
 
 
 def add_drawing_options(made: argparse.ArgumentParser) -> None:

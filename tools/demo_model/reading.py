@@ -136,6 +136,31 @@ class Untracked(keras.layers.Layer):
         return (shape[0], *self.map_shape)
 
 
+class Heads:
+    """Linear layers that tell letters from standardized rows or maps.
+
+    Args:
+        keys: of the targets.
+        example: the rows or maps that get mean 0 and variance 1.
+    """
+
+    def __init__(self, keys: tuple[str, ...], example: Any) -> None:
+        self.mean, self.spread = _moments(example)
+        self.shapes = {key: (*SHAPE_OF[key], CLASSES[key]) for key in keys}
+        self.layers = {
+            key: keras.layers.Dense(math.prod(shape[2:]), name=f"{key}_dense")
+            for key, shape in self.shapes.items()
+        }
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        """Logits by target."""
+        standard = ops.divide(ops.subtract(features, self.mean), self.spread)
+        return {
+            key: keras.layers.Reshape(shape, name=key)(self.layers[key](standard))
+            for key, shape in self.shapes.items()
+        }
+
+
 class MeanSquare(keras.losses.Loss):
     """Mean square of an output that should be zero."""
 
@@ -166,20 +191,16 @@ def build(
     floats = keras.layers.Rescaling(1 / 255)(pictures)
     seen, examples = taps(floats), taps(images)
     outputs = {}
-    for heads, features, example in zip((EARLY_HEADS, LAST_HEADS), seen, examples, strict=False):
-        mean, spread = moments(example)
-        standard = ops.divide(ops.subtract(Rows(0, words)(features), mean), spread)
-        for key in heads:
-            shape = (*SHAPE_OF[key], CLASSES[key])
-            logits = keras.layers.Dense(math.prod(shape[2:]), name=f"{key}_dense")(standard)
-            outputs[key] = keras.layers.Reshape(shape, name=key)(logits)
-    spread, others = moments(kept(images))[1], Rows(words, None)
+    words_of = Rows(0, words)
+    for keys, features, example in zip((EARLY_HEADS, LAST_HEADS), seen, examples, strict=False):
+        outputs |= Heads(keys, example)(words_of(features))
+    spread, others = _moments(kept(images))[1], Rows(words, None)
     stray = ops.subtract(others(seen[-1]), kept(others(floats)))
     outputs["kept"] = keras.layers.Identity(name="kept")(ops.divide(stray, spread))
     return keras.Model(pictures, outputs, name="reading")
 
 
-def moments(features: Any) -> tuple[np.ndarray, np.ndarray]:
+def _moments(features: Any) -> tuple[np.ndarray, np.ndarray]:
     values = ops.convert_to_numpy(features)
     return values.mean((0, 1, 2)), values.std((0, 1, 2)) + 1e-3
 

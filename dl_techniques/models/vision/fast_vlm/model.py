@@ -131,16 +131,7 @@ class FastVLM(SwitchableModel):
             multi_scale=multi_scale,
             num_classes=num_classes,
         )
-        if num_classes < 0 or len(input_shape) != 3 or input_shape[-1] is None:
-            raise VariantError(
-                f"num_classes must be 0 or more and input_shape (H, W, channels); "
-                f"got {num_classes} and {tuple(input_shape)}"
-            )
-        if include_top and multi_scale:
-            raise VariantError(
-                f"multi_scale={multi_scale} is for a feature map, and a classifier reads the last "
-                "stage alone; give include_top=False as well"
-            )
+        _check_ends(config, include_top, input_shape)
 
         # === Layers ===
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
@@ -259,9 +250,26 @@ def variant_arguments(name: str) -> dict[str, Any]:
     return {**arguments, "preprocessing": Preprocessing.of(config), "name": f"fast_vlm_{name}"}
 
 
+def _check_ends(
+    config: FastVLMConfig, include_top: bool, input_shape: Sequence[int | None]
+) -> None:
+    """Refuses pictures without channels and heads that do not fit."""
+    if config.num_classes < 0 or len(input_shape) != 3 or input_shape[-1] is None:
+        raise VariantError(
+            f"num_classes must be 0 or more and input_shape (H, W, channels); "
+            f"got {config.num_classes} and {tuple(input_shape)}"
+        )
+    if include_top and config.multi_scale:
+        raise VariantError(
+            f"multi_scale={config.multi_scale} is for a feature map, and a classifier reads the "
+            "last stage alone; give include_top=False as well"
+        )
+
+
 def _default_preprocessing(config: FastVLMConfig) -> Preprocessing:
     """What the variant with these layers says; FastViTHD comes before its namesake MCi3."""
-    same = [c for c in load_variants().values() if c.same_network(config)]
+    plain = dataclasses.replace(config, multi_scale=0)  # no variant has it; pictures do not differ
+    same = [c for c in load_variants().values() if c.same_network(plain)]
     return Preprocessing.of(same[0] if same else config)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dl_techniques.errors import VariantError
 from dl_techniques.layers.multi_scale import MultiScaleFeatures
-from dl_techniques.models.vision.fast_vlm.model import FastVLM
+from dl_techniques.models.vision.fast_vlm.model import FastVLM, variant_arguments
 from tests.helpers import (
     TOLERANCE,
     numbers,
@@ -137,6 +137,15 @@ def test_finer_maps_stand_beside_the_last(
     loaded = keras.saving.load_model(tmp_path / "network.keras")
     assert loaded.config.multi_scale == scales
     np.testing.assert_array_equal(numbers(loaded(x)), numbers(network(x)))
+
+
+def test_finer_maps_change_no_pictures() -> None:
+    arguments = variant_arguments("fastvit_t8")
+    expected = arguments.pop("preprocessing")
+    for number in (0, 1):
+        sides = {"include_top": False, "input_shape": (64, 64, 3), "multi_scale": number}
+        assert FastVLM(**{**arguments, **sides}).preprocessing == expected
+    assert expected.size == 256 and expected.crop_fraction == 0.9
 
 
 def test_finer_maps_that_cannot_be() -> None:
