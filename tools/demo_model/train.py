@@ -40,7 +40,13 @@ before the encoder's last one. It ended on two cores that each ran, with a seed 
     --together-minutes 42 --together-rate 5e-4 --records 512 --batch 16 --buckets 40,48,64,104
     --mix words=0.50,emoji=0.29,scenes=0.16,easy_vqa=0.02,clothing=0.03
 
-and whose weights were averaged before and after the last stage, at the end by `average`.
+and whose weights were averaged before and after the last stage, at the end by `average`. From its
+mean of both cores the next went on with everything together, on two cores that each ran
+
+    --start MODEL --pretrain-epochs 0 --language-epochs 0 --short --long-words 0.6
+    --together-minutes 98 --together-rate 6e-4 --records 512 --batch 16
+    --buckets 40,42,44,46,50,56,64,104
+    --mix words=0.52,emoji=0.27,scenes=0.16,easy_vqa=0.02,clothing=0.03
 
 Evaluate with `python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
 """
