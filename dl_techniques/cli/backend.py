@@ -97,18 +97,22 @@ def pick_backend(
     )
 
 
-def leave_tensorflow_out() -> None:
-    """Makes `import tensorflow` fail in this process.
+def leave_out(*modules: str) -> None:
+    """Makes `import` of modules fail in this process, unless they are imported already.
 
     keras-hub imports TensorFlow wherever it finds it, which costs seconds and half a gigabyte
-    and serves nothing on another backend. It runs without TensorFlow by its own design.
+    and serves nothing on another backend; Keras imports matplotlib, which costs another second,
+    for plots that only a caller asks for. Both run without by their own design.
     """
-    for module in ("tensorflow", "tensorflow_text"):
+    for module in modules:
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]
 
 
-def set_up_backend() -> str:
+def set_up_backend(plots: bool = False) -> str:
     """Chooses the backend and prepares it; does nothing where Keras is already imported.
+
+    Args:
+        plots: whether this process draws plots.
 
     Returns:
         The name of the backend.
@@ -123,5 +127,7 @@ def set_up_backend() -> str:
     if name == "jax":
         set_cache_variables(os.environ)
     if name != "tensorflow":
-        leave_tensorflow_out()
+        leave_out("tensorflow", "tensorflow_text")
+    if not plots:
+        leave_out("matplotlib")
     return name

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = build_parser().parse_args(argv)
     try:
-        set_up_backend()
+        set_up_backend(plots=getattr(options, "plot", None) is not None)
         status: int = options.run(options)
         sys.stdout.flush()
         return status

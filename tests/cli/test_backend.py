@@ -72,3 +72,15 @@ def test_set_up_leaves_other_backends_out() -> None:
     import keras
 
     assert done.stdout.strip() == keras.backend.backend()  # the suite sets KERAS_BACKEND
+
+
+@pytest.mark.parametrize("plots", [False, True])
+def test_matplotlib_is_there_where_plots_are_wanted(plots: bool) -> None:
+    """In a process of its own, as above; Keras looks for it when it is imported."""
+    code = (
+        "import sys; from dl_techniques.cli.backend import set_up_backend; "
+        f"set_up_backend(plots={plots}); import keras; "
+        "print(sys.modules.get('matplotlib') is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(plots)
