@@ -1,42 +1,91 @@
-"""Builds a model whose weights are about to be read, without drawing random ones first.
+"""Builds a model whose weights are about to be read, and gives the device as little to do for it.
 
-Keras gives every new variable random numbers, and a preset then replaces all of them. On JAX the
-generators are compiled one by one, shape by shape: half of the time that a first start takes.
+Keras gives every new variable numbers of an initializer, and a preset then replaces all of them;
+weights that lie in float16 on disk are widened on the device. On JAX each of these is a program
+for each shape, to be compiled in a first start and to be found again in the next ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 RANDOM = ("RandomNormal", "TruncatedNormal", "RandomUniform", "VarianceScaling")
+CONSTANT = ("Zeros", "Ones", "Constant")
 
 
-def zeros(initializer: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """Stands in for the call of a random initializer: float32 zeros, cast by the variable."""
+def zeros(initializer: Any, shape: Sequence[int], dtype: Any = None, **options: Any) -> Any:
+    """Stands in for the call of a random initializer."""
+    return _filled(shape, 0.0, dtype)
+
+
+def constants(initializer: Any, shape: Sequence[int], dtype: Any = None, **options: Any) -> Any:
+    """Stands in for the call of a constant initializer: the same numbers, made by NumPy."""
+    import keras
+
+    ones = isinstance(initializer, keras.initializers.Ones)
+    return _filled(shape, getattr(initializer, "value", float(ones)), dtype)
+
+
+def _filled(shape: Sequence[int], value: Any, dtype: Any) -> Any:
+    """A tensor. JAX moves an array whose type it is told; another one goes through a program."""
+    import keras
     import numpy as np
 
-    return np.zeros(shape, "float32")
+    dtype = keras.backend.standardize_dtype(dtype)
+    array = np.full(shape, value, dtype if dtype in np.sctypeDict else "float32")
+    return keras.ops.convert_to_tensor(array, dtype=dtype)
 
 
 @contextmanager
 def without_random_weights() -> Iterator[None]:
-    """While it lasts, Keras' random initializers give zeros.
+    """While it lasts, random initializers give zeros, and constant ones do without the device.
 
     Only for models that are loaded whole right after: a weight that no file fills stays zero.
     Not for use in threads that build other models meanwhile.
     """
     import keras
 
-    originals: dict[type, Callable[..., Any]] = {}
-    for name in RANDOM:
-        kind = getattr(keras.initializers, name)
-        originals[kind] = kind.__call__
+    from dl_techniques.layers.initializers import HostTruncatedNormal
+
+    random = [getattr(keras.initializers, name) for name in RANDOM]
+    with ExitStack() as stack:
+        for kind in (*random, HostTruncatedNormal):
+            stack.enter_context(_replaced(kind, "__call__", zeros))
+        for name in CONSTANT:
+            kind = getattr(keras.initializers, name)
+            stack.enter_context(_replaced(kind, "__call__", constants))
+        yield
+
+
+@contextmanager
+def widened_on_the_host() -> Iterator[None]:
+    """While it lasts, what float32 variables are given from other float types is cast by NumPy."""
+    import h5py
+    import keras
+    import numpy as np
+
+    assign = keras.Variable.assign
+
+    def cast_and_assign(variable: Any, value: Any) -> Any:
+        if isinstance(value, (np.ndarray, h5py.Dataset)) and variable.dtype == "float32":
+            value = np.asarray(value, "float32")
+        return assign(variable, value)
+
+    with _replaced(keras.Variable, "assign", cast_and_assign):
+        yield
+
+
+@contextmanager
+def _replaced(kind: type, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Gives a class another method; what it had itself, or inherited, comes back."""
+    own = vars(kind).get(name)
+    setattr(kind, name, function)
     try:
-        for kind in originals:
-            kind.__call__ = zeros  # type: ignore[method-assign]
         yield
     finally:
-        for kind, call in originals.items():
-            kind.__call__ = call  # type: ignore[method-assign]
+        if own is None:
+            delattr(kind, name)
+        else:
+            setattr(kind, name, own)
