@@ -39,32 +39,18 @@ def _filled(shape: Sequence[int], value: Any, dtype: Any) -> Any:
 
 
 @contextmanager
-def without_random_weights() -> Iterator[None]:
-    """While it lasts, random initializers give zeros, and constant ones do without the device.
+def loaded_on_the_host() -> Iterator[None]:
+    """While it lasts, a model is built and its weights are read without programs of the device.
 
-    Only for models that are loaded whole right after: a weight that no file fills stays zero.
-    Not for use in threads that build other models meanwhile.
+    Random initializers give zeros, constant ones their numbers, and NumPy casts what float32
+    variables are given. Only for models that are loaded whole: a weight that no file fills stays
+    zero. Not for use in threads that build other models meanwhile.
     """
-    import keras
-
-    from dl_techniques.layers.initializers import HostTruncatedNormal
-
-    random = [getattr(keras.initializers, name) for name in RANDOM]
-    with ExitStack() as stack:
-        for kind in (*random, HostTruncatedNormal):
-            stack.enter_context(_replaced(kind, "__call__", zeros))
-        for name in CONSTANT:
-            kind = getattr(keras.initializers, name)
-            stack.enter_context(_replaced(kind, "__call__", constants))
-        yield
-
-
-@contextmanager
-def widened_on_the_host() -> Iterator[None]:
-    """While it lasts, what float32 variables are given from other float types is cast by NumPy."""
     import h5py
     import keras
     import numpy as np
+
+    from dl_techniques.layers.initializers import HostTruncatedNormal
 
     assign = keras.Variable.assign
 
@@ -73,7 +59,13 @@ def widened_on_the_host() -> Iterator[None]:
             value = np.asarray(value, "float32")
         return assign(variable, value)
 
-    with _replaced(keras.Variable, "assign", cast_and_assign):
+    kinds = {name: getattr(keras.initializers, name) for name in (*RANDOM, *CONSTANT)}
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(keras.Variable, "assign", cast_and_assign))
+        stack.enter_context(_replaced(HostTruncatedNormal, "__call__", zeros))
+        for name, kind in kinds.items():
+            stand_in = zeros if name in RANDOM else constants
+            stack.enter_context(_replaced(kind, "__call__", stand_in))
         yield
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli.options import Sampling
 from dl_techniques.cli.progress import Progress
-from dl_techniques.cli.quick_load import widened_on_the_host, without_random_weights
+from dl_techniques.cli.quick_load import loaded_on_the_host
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ def load_model(preset: str, fuse: bool = True) -> Any:
     with Progress(f"loading {preset}"):
         from dl_techniques import FastVLMCausalLM
 
-        with without_random_weights(), widened_on_the_host():
+        with loaded_on_the_host():
             model = FastVLMCausalLM.from_preset(preset)
         if fuse and not model.reparameterized:
             model.reparameterize()

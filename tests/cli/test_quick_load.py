@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.cli.quick_load import RANDOM, widened_on_the_host, without_random_weights
+from dl_techniques.cli.quick_load import RANDOM, loaded_on_the_host
 from dl_techniques.layers.initializers import HostTruncatedNormal
 
 
@@ -22,7 +22,7 @@ def kernel(initializer: object = "glorot_uniform", dtype: str = "float32") -> np
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_zeros_inside_random_outside(dtype: str) -> None:
-    with without_random_weights():
+    with loaded_on_the_host():
         for name in ("glorot_uniform", "he_normal", "random_normal", "truncated_normal"):
             assert not kernel(name, dtype).any()
         assert not kernel(HostTruncatedNormal(), dtype).any()
@@ -35,7 +35,7 @@ def test_constants_are_what_they_are(dtype: str) -> None:
     kinds = [keras.initializers.Zeros(), keras.initializers.Ones(), keras.initializers.Constant(3)]
     for kind in kinds:
         expected = keras.Variable(kind, (2, 3), dtype, trainable=False)
-        with without_random_weights():
+        with loaded_on_the_host():
             made = keras.Variable(kind, (2, 3), dtype, trainable=False)
         assert made.dtype == dtype
         assert keras.backend.standardize_dtype(made.value.dtype) == dtype
@@ -50,7 +50,7 @@ def test_what_is_assigned_arrives(dtype: str) -> None:
     expected, variable = (keras.Variable(np.zeros((1, 3)), **made) for _ in range(2))
     expected.assign(stored)
     assign = keras.Variable.assign
-    with widened_on_the_host():
+    with loaded_on_the_host():
         variable.assign(stored)
         with pytest.raises(ValueError, match="shape"):
             variable.assign(stored[0])
@@ -60,7 +60,7 @@ def test_what_is_assigned_arrives(dtype: str) -> None:
 
 
 def test_restored_after_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), without_random_weights():
+    with pytest.raises(ZeroDivisionError), loaded_on_the_host():
         raise ZeroDivisionError
     assert all(getattr(keras.initializers, name)()((2, 2)) is not None for name in RANDOM)
     assert kernel("random_uniform").any()
@@ -84,7 +84,7 @@ def test_jax_compiles_nothing_for_a_variable(monkeypatch: pytest.MonkeyPatch) ->
             variable = keras.Variable(keras.initializers.get(name), (side, 3), "float32")
             variable.assign(np.ones((side, 3), "float16"))
 
-    with without_random_weights(), widened_on_the_host():
+    with loaded_on_the_host():
         fill(side=37)
     assert not compiled
     fill(side=41)  # shapes that no other test has
@@ -95,7 +95,7 @@ def test_a_loaded_model_is_the_saved_one(tiny_preset: str) -> None:
     from dl_techniques import FastVLMCausalLM
 
     expected = FastVLMCausalLM.from_preset(tiny_preset)
-    with without_random_weights(), widened_on_the_host():
+    with loaded_on_the_host():
         loaded = FastVLMCausalLM.from_preset(tiny_preset)
     assert len(loaded.weights) == len(expected.weights)
     for one, other in zip(loaded.weights, expected.weights, strict=True):
