@@ -5,8 +5,11 @@ What needs the raw downloads looks for their work folder in the variable DEMO_MO
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import pickle
+import zipfile
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from tools.demo_model import scene_questions, shapes, words
 from tools.demo_model.benchmark import QuestionOnly, write_set
 from tools.demo_model.easy_vqa import change
 from tools.demo_model.emoji_labels import NUM_LABELS, TRAIN_ARTISTS, UNSEEN_ARTISTS, slug_of
-from tools.demo_model.fetch import is_complete
+from tools.demo_model.fetch import PIP_PACKAGES, is_complete, raw_folder
 from tools.demo_model.further_artists import FURTHER_ARTISTS, icon_of
 from tools.demo_model.language import article, counted, plural
 from tools.demo_model.pretrain_labels import IGNORED, NOTHING, PLACES
@@ -262,6 +265,61 @@ def test_a_share_of_long_words_can_be_asked_for() -> None:
         for split in ("train", "test")
     }
     assert min(lengths["train"]) >= words.MANY_LETTERS > min(lengths["test"])
+
+
+def fetched_words(work: Path, counts: dict[str, int]) -> Path:
+    """Writes counted words as the package that holds them does."""
+    name = f"pyspellchecker-{PIP_PACKAGES['pyspellchecker']}-py3-none-any.whl"
+    raw_folder(work).mkdir(parents=True)
+    with zipfile.ZipFile(raw_folder(work) / name, "w") as wheel:
+        packed = gzip.compress(json.dumps(counts).encode())
+        wheel.writestr("spellchecker/resources/en.json.gz", packed)
+    return work
+
+
+def test_common_words_are_the_commonest_and_none_of_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, held = "copper", "brown"
+    assert held_out("word", held) and not held_out("word", kept)
+    unfit = dict.fromkeys(["ox", "rhubarb", "o'er", "caf\u00e9", "Paris", "boobs", "shits"], 9)
+    counts = {kept: 5, held: 7, "seldom": 1, "market": 3, **unfit}
+    assert not any(held_out("word", word) for word in ("seldom", "market", *unfit))
+    work = fetched_words(tmp_path, counts)
+    assert words.common_words(work) == (kept, "market", "seldom")
+    monkeypatch.setattr(words, "COMMON", 3)
+    assert words.common_words(work) == (kept, "market")
+    with pytest.raises(FileNotFoundError, match=r"pyspellchecker.*run tools.demo_model.fetch"):
+        words.common_words(tmp_path / "empty")
+
+
+def test_a_share_of_common_words_can_be_asked_for() -> None:
+    train, common = words.split_words(words.lexicon(None), "train"), ("oxbow", "eel")
+
+    def shares(share: float, split: str = "train") -> float:
+        rng = np.random.default_rng(0)
+        made = [words.make_word(rng, train, split, 32, 0.0, common, share).word for _ in range(80)]
+        return float(np.mean([word in common for word in made]))
+
+    assert not set(common) & set(train)
+    assert shares(1.0) == 1 and 0.4 < shares(0.6) < 0.8
+    assert shares(0.0) == shares(1.0, "test") == 0
+    rng = np.random.default_rng(0)
+    long = [words.make_word(rng, train, "train", 32, 1.0, common, 1.0).word for _ in range(9)]
+    assert set(long) == {"oxbow"}
+
+
+def test_data_draw_common_words_in_training_alone(tmp_path: Path) -> None:
+    data = DemoData(fetched_words(tmp_path, {"oxbow": 1}), mix={"words": 1.0}, common_words=1.0)
+    data._loaded.update({("words", split): ("eel",) for split in ("train", "test")})
+    copy = pickle.loads(pickle.dumps(data))
+    copy._loaded.update(data._loaded)
+    for split, word in (("train", "oxbow"), ("test", "eel")):
+        drawn = {
+            copy.sample("words", split, i, np.random.default_rng(i)).fact.word for i in range(4)
+        }
+        assert drawn == {word}
+    assert DemoData(None).common == ()
 
 
 def test_word_is_drawn_and_spelt() -> None:

@@ -1,8 +1,8 @@
 """Fetches the raw public packages: `python -m tools.demo_model.fetch --work DIR`.
 
-Emoji drawings and their labels come from npm, easy-VQA from PyPI. The clothing photos are a tar
-of the folders `train/CLASS/*.jpg` and `validation/CLASS/*.jpg` of the public GitHub repository
-`alexeygrigorev/clothing-dataset-small` (CC0), given by its path.
+Emoji drawings and their labels come from npm, easy-VQA and the commonest English words from PyPI.
+The clothing photos are a tar of the folders `train/CLASS/*.jpg` and `validation/CLASS/*.jpg` of
+the public GitHub repository `alexeygrigorev/clothing-dataset-small` (CC0), given by its path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NPM_PACKAGES = {
     "@iconify-json/streamline-emojis": "1.2.4",
     "emojibase-data": "17.0.0",
 }
-PIP_PACKAGES = {"easy-vqa": "1.0"}
+PIP_PACKAGES = {"easy-vqa": "1.0", "pyspellchecker": "0.9.1"}
 
 
 def raw_folder(work: Path) -> Path:

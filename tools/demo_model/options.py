@@ -160,6 +160,13 @@ def add_reading_options(made: argparse.ArgumentParser) -> None:
         help=f"of the words read that have at least {words.MANY_LETTERS} letters, "
         "beside those that happen to have them",
     )
+    made.add_argument(
+        "--common-words",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the words read that are common English ones; of the others, half are made up",
+    )
 
 
 def parse_mix(text: str) -> dict[str, float]:

@@ -72,6 +72,7 @@ class DemoData:
         lookups: ask scenes more often what is found at the object that the question names.
         short: one turn a record, the name or the word where a kind has one.
         long_words: share of the training words that are long, beside those that happen to be.
+        common_words: share of the training words that are common English ones.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class DemoData:
         lookups: bool = False,
         short: bool = False,
         long_words: float = 0.0,
+        common_words: float = 0.0,
     ) -> None:
         self.work = None if work is None else Path(work)
         self.clothing_tar = None if clothing_tar is None else Path(clothing_tar)
@@ -94,14 +96,14 @@ class DemoData:
         self.mix = dict(mix)
         self.upper_words = upper_words
         self.lookups = lookups
-        self.short, self.long_words = short, long_words
+        self.short, self.long_words, self.common_words = short, long_words, common_words
         self.scene_shares = training_shares() if lookups else SHARES
         self._loaded: dict[tuple[str, str], Any] = {}
 
     def __reduce__(self) -> tuple[type[DemoData], tuple[Any, ...]]:
         """A copy in another process loads its pictures itself."""
         made_of = (self.work, self.clothing_tar, self.size, self.mix)
-        told = (self.upper_words, self.lookups, self.short, self.long_words)
+        told = (self.upper_words, self.lookups, self.short, self.long_words, self.common_words)
         return type(self), (*made_of, *told)
 
     @cached_property
@@ -123,6 +125,11 @@ class DemoData:
     def scenes(self) -> SceneMaker:
         """The maker of scenes."""
         return SceneMaker(None if self.work is None else self.bank, self.size)
+
+    @cached_property
+    def common(self) -> tuple[str, ...]:
+        """The common English words for training, if some are asked for."""
+        return words.common_words(self._folder()) if self.common_words else ()
 
     def _folder(self) -> Path:
         if self.work is None:
@@ -148,6 +155,7 @@ class DemoData:
                 _ = self.scenes.bank if kind == "scenes" else self.names_bank
             else:
                 self.source(kind, split)
+        _ = self.common
 
     def kind_at(self, index: int, seed: int) -> str:
         """Returns the kind of the index-th picture of the mix."""
@@ -170,8 +178,7 @@ class DemoData:
             scene = self.scenes.make(rng, split)
             return Sample(scene.image, scene)
         if kind == "words":
-            share = self.long_words if split == "train" else 0.0
-            made = words.make_word(rng, self.source(kind, split), split, self.size, share)
+            made = self._word(split, rng)
             return Sample(made.image, made)
         if kind == "emoji":
             return self._emoji(split, index, rng)
@@ -182,6 +189,13 @@ class DemoData:
         number = int(rng.integers(len(photos.classes))) if train else index % len(photos.classes)
         image = clothing.draw_photo(rng, photos, number, self.size, train)
         return Sample(image, int(photos.classes[number]))
+
+    def _word(self, split: str, rng: np.random.Generator) -> words.WordPicture:
+        source = self.source("words", split)
+        if split == "test":
+            return words.make_word(rng, source, split, self.size)
+        shares = {"long_share": self.long_words, "common_share": self.common_words}
+        return words.make_word(rng, source, split, self.size, common=self.common, **shares)
 
     def _emoji(self, split: str, index: int, rng: np.random.Generator) -> Sample:
         if split == "test":

@@ -145,7 +145,12 @@ def reading_data(options: argparse.Namespace) -> DemoData:
     """Words, and the mix of the other pictures, whose maps or rows are kept."""
     kept = {kind: share for kind, share in options.pretrain_mix.items() if kind != "words"}
     data = DemoData(
-        options.work, options.clothing, options.size, kept, long_words=options.long_words
+        options.work,
+        options.clothing,
+        options.size,
+        kept,
+        long_words=options.long_words,
+        common_words=options.common_words,
     )
     data.load()
     return data
@@ -281,6 +286,7 @@ def language_data(options: argparse.Namespace) -> DemoData:
         lookups=True,
         short=options.short,
         long_words=options.long_words,
+        common_words=options.common_words,
     )
     data.load()
     return data

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tools.demo_model.emoji_labels import emojibase_words
+from tools.demo_model.fetch import pip_file
 from tools.demo_model.grounds import make_ground
 from tools.demo_model.language import pick, sentence
 from tools.demo_model.scene_questions import CAPTION_QUESTIONS
@@ -22,8 +26,18 @@ FONTS = (
 )  # fmt: skip
 MAX_LETTERS = 6
 MANY_LETTERS = 5  # from here on words are small print
+COMMON = 10_000  # how many of the commonest words there are
 # not fit to be shown as examples
 _LEFT_OUT = {"sexy", "thong", "thongs", "turd", "turds", "pissed", "lust", "fart", "bdsm"}
+# nor to be read into a blurred word
+_COARSE = {
+    "anal", "anus", "arse", "arses", "boob", "boobs", "chink", "chinks", "cock", "cocks", "coon",
+    "coons", "cum", "dick", "dicks", "dyke", "dykes", "fag", "fags", "gook", "gooks", "homo",
+    "homos", "jizz", "kike", "kikes", "piss", "prick", "pricks", "rape", "raped", "rapes",
+    "rapist", "retard", "spic", "spics", "tits", "titty", "twat", "twats", "wank", "wanker",
+}  # fmt: skip
+_COARSE_PARTS = ("bitch", "cunt", "fuck", "nigg", "penis", "porn", "puss", "shit", "slut", "vagin",
+                 "whore")  # fmt: skip
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 READ_QUESTIONS = (
     "what word is this?",
@@ -90,6 +104,27 @@ def lexicon(work: Path | None) -> tuple[str, ...]:
     if work is not None:
         words |= set(emojibase_words(work))
     return tuple(sorted(words - _LEFT_OUT))
+
+
+def common_words(work: Path) -> tuple[str, ...]:
+    """Returns the commonest English words of 3 to 6 letters, those held out for the test left out.
+
+    They are of the film subtitles that pyspellchecker (MIT) counted.
+
+    Raises:
+        FileNotFoundError: when that package has not been fetched.
+    """
+    with zipfile.ZipFile(pip_file(work, "pyspellchecker")) as wheel:
+        counts = json.loads(gzip.decompress(wheel.read("spellchecker/resources/en.json.gz")))
+    fitting = [word for word in counts if 3 <= len(word) <= MAX_LETTERS and _is_decent(word)]
+    fitting = [word for word in fitting if set(word) <= set(LETTERS)]
+    commonest = sorted(fitting, key=lambda word: (-counts[word], word))[:COMMON]
+    return split_words(tuple(sorted(commonest)), "train")
+
+
+def _is_decent(word: str) -> bool:
+    parts = any(part in word for part in _COARSE_PARTS)
+    return not parts and word not in _LEFT_OUT | _COARSE
 
 
 def split_words(words: tuple[str, ...], split: str) -> tuple[str, ...]:
@@ -187,8 +222,11 @@ def make_word(
     split: str,
     size: int,
     long_share: float = 0.0,
+    common: tuple[str, ...] = (),
+    common_share: float = 0.0,
 ) -> WordPicture:
-    """Makes one picture of a word of the split; half of the training words are made up.
+    """Makes one picture of a word of the split; of the training words that are not of the common
+    ones, half are made up.
 
     Args:
         rng: the source of randomness.
@@ -196,16 +234,26 @@ def make_word(
         split: "train" or "test".
         size: side in pixels.
         long_share: share of the pictures for which only words of `MANY_LETTERS` are taken.
+        common: common English words for training.
+        common_share: share of the training words that are taken from them.
     """
     least = MANY_LETTERS if long_share and rng.random() < long_share else 3
-    word = pick(rng, words)
-    while len(word) < least:
-        word = pick(rng, words)
+    if split == "train" and common_share and rng.random() < common_share:
+        return draw_word(rng, _at_least(rng, common, least), size)
+    word = _at_least(rng, words, least)
     if split == "train" and rng.random() < 0.5:
         word = made_up_word(rng, least)
         while held_out("word", word):
             word = made_up_word(rng, least)
     return draw_word(rng, word, size)
+
+
+def _at_least(rng: np.random.Generator, words: tuple[str, ...], letters: int) -> str:
+    """Returns one of the words that have at least so many letters."""
+    word = pick(rng, words)
+    while len(word) < letters:
+        word = pick(rng, words)
+    return word
 
 
 def letter_ids(word: str) -> np.ndarray:
