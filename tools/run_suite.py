@@ -72,7 +72,7 @@ def run_backend(
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "--durations=25", f"--junitxml={report}"]
-        command += ["-n", str(workers), "--dist", "loadfile"] if workers else []
+        command += ["-n", str(workers), "--dist", "worksteal"] if workers else []
         command += ["--run-full"] if full else []
         command += [] if once else ["--skip-once"]
         environment = suite_environment(backend, workers, full)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dl_techniques.data import ConversationDataset
+from dl_techniques.data.dataset import answers_alone
 from dl_techniques.errors import ImageError, PromptError
 from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
@@ -50,6 +51,48 @@ def test_dataset_batches(preprocessor):
     assert len(ConversationDataset(records(7), preprocessor, 3, drop_remainder=True)) == 2
     with pytest.raises(IndexError):
         plain[3]
+
+
+def test_answers_alone_are_the_weighted_positions(preprocessor):
+    whole, alone = (
+        ConversationDataset(records(4), preprocessor, 3, shuffle=False, max_answer_tokens=most)
+        for most in (None, 9)
+    )
+    for index in range(2):
+        (x, y, weight), (inputs, targets, shares) = whole[index], alone[index]
+        positions = inputs.pop("answer_positions")
+        assert positions.shape == targets.shape == shares.shape == (3, 9)
+        for name, array in inputs.items():
+            np.testing.assert_array_equal(array, x[name])
+        for row in range(3):
+            (expected,) = np.nonzero(weight[row])
+            count = len(expected)
+            assert positions[row].tolist() == expected.tolist() + [0] * (9 - count)
+            assert targets[row, :count].tolist() == y[row, expected].tolist()
+            assert (shares[row, count:] == 0).all()
+            np.testing.assert_allclose(shares[row, :count], 9 / LENGTH, rtol=1e-6)
+    assert (shares[1:] == 0).all()  # copies that fill the last batch
+
+
+def test_answers_alone_may_have_more_places_than_there_are_positions():
+    y, weight = np.array([[5, 6, 7], [8, 9, 4]], "int32"), np.float32([[0, 1, 1], [0, 0, 0]])
+    positions, targets, shares = answers_alone(y, weight, 4)
+    assert positions.tolist() == [[1, 2, 0, 0], [0] * 4]
+    assert targets.tolist() == [[6, 7, 5, 5], [8] * 4]
+    assert positions.dtype == targets.dtype == "int32" and shares.dtype == "float32"
+    np.testing.assert_allclose(shares, [[4 / 3, 4 / 3, 0, 0], [0] * 4])
+
+
+def test_too_long_an_answer_is_named(preprocessor):
+    first, second = (int(row.learn.sum()) for row in preprocessor.encode(records(2), learn=True))
+    dataset = ConversationDataset(
+        records(3), preprocessor, 3, shuffle=False, workers=0, max_answer_tokens=first
+    )
+    told = f"record 1 has {second} answer tokens, more than max_answer_tokens={first}"
+    with pytest.raises(PromptError, match=told):
+        dataset[0]
+    with pytest.raises(ValueError, match="max_answer_tokens=0"):
+        ConversationDataset(records(3), preprocessor, max_answer_tokens=0)
 
 
 def test_dataset_order_is_a_function_of_seed_and_epoch(preprocessor):

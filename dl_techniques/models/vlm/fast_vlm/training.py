@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+from keras import ops
 from keras_hub.src.utils.pipeline_model import PipelineModel
 
 from dl_techniques.data.dataset import ConversationDataset
@@ -82,6 +83,27 @@ class TrainingMixin:
         form = getattr(self.backbone.vision_encoder, "form_state", dict)
         state: dict[str, bool] = form()
         return state
+
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any
+    ) -> Any:
+        """Logits float[B, L, vocabulary].
+
+        Args:
+            inputs: Dict as the backbone takes it. With `answer_positions` int[B, P] in it, as from
+                `ConversationDataset(max_answer_tokens=P)`, logits are float[B, P, vocabulary] of
+                these positions alone.
+            training: Whether the model is being trained.
+            mask: Of a Keras functional model's `call`.
+            **kwargs: As `mask`.
+        """
+        if not isinstance(inputs, Mapping) or "answer_positions" not in inputs:
+            return super().call(inputs, training=training, mask=mask, **kwargs)  # type: ignore[misc]
+        arrays = dict(inputs)
+        positions = ops.cast(arrays.pop("answer_positions"), "int32")
+        hidden = self.backbone(arrays, training=training)
+        hidden = ops.take_along_axis(hidden, positions[:, :, None], axis=1)
+        return self.backbone.decoder.logits(hidden)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Builds the training function.

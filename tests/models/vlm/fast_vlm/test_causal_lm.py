@@ -15,6 +15,7 @@ from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.phases import Phases
 from dl_techniques.models.vlm.fast_vlm.prompts import align_prompts
 from tests.models.vlm.fast_vlm.small_model import (
+    CONTEXT,
     make_decoder,
     make_model,
     make_preprocessor,
@@ -81,6 +82,32 @@ def test_fit_takes_batches_of_several_lengths():
     assert lengths[0] < lengths[1]
     assert dataset[1][1].shape[1] < dataset[2][1].shape[1]
     assert np.isfinite(model.fit(dataset, shuffle=False, verbose=0).history["loss"]).all()
+
+
+def test_logits_of_the_answers_alone_train_alike():
+    records = [
+        {"prompts": "Why? " * (1 + i), "responses": "a red cube " * (1 + i % 3)} for i in range(4)
+    ]
+    begun = np.concatenate([np.ravel(w) for w in make_model().get_weights()])
+    kept = []
+    for most in (None, 32):
+        model = make_model()
+        model.compile("sgd")
+        dataset = ConversationDataset(
+            records, model.preprocessor, 2, shuffle=False, max_answer_tokens=most
+        )
+        said = keras.ops.convert_to_numpy(model(dataset[1][0]))
+        history = model.fit(dataset, shuffle=False, verbose=0).history
+        weights = np.concatenate([np.ravel(w) for w in model.get_weights()])
+        kept.append((said, [value[0] for value in history.values()], weights))
+    (everywhere, numbers, weights), (alone, *same) = kept
+    positions = dataset[1][0]["answer_positions"]
+    assert everywhere.shape[:2] == (2, CONTEXT) and alone.shape[:2] == positions.shape == (2, 32)
+    expected = np.take_along_axis(everywhere, positions[..., None], 1)
+    assert np.abs(alone - expected).max() < 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(same[0], numbers, rtol=1e-5)
+    step = np.abs(weights - begun).max()
+    assert step > 1e-3 and np.abs(same[1] - weights).max() < 1e-4 * step
 
 
 def test_the_preprocessor_can_be_taken_off_and_put_back():
