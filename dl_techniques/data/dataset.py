@@ -44,13 +44,13 @@ class ConversationDataset(keras.utils.PyDataset):
             one that fits. None: always the preprocessor's `sequence_length`.
         images_per_record: Picture slots of each row. None: the preprocessor's
             `max_images_per_prompt`, or what the fullest row of the batch needs.
-        max_answer_tokens: Most trained tokens of a record, P: its answers and the tokens that
-            end them. If set, batches hold `answer_positions` int32[B, P], y int32[B, P] and its
-            weights, and the model computes logits at these positions alone: the same loss in less
-            memory and time, the more so the larger the vocabulary.
         drop_remainder: Leave a short last batch out instead of filling it.
         workers: Threads that prepare batches; 0 to prepare each when it is asked for.
         max_queue_size: Most batches prepared ahead.
+        max_answer_tokens: Most trained tokens of a record, P: its answers and the tokens that
+            end them. If set, batches hold `answer_positions` int32[B, P], y int32[B, P] and its
+            weights, and the model computes logits at these positions alone: the same loss in less
+            memory and time, the more so the larger the vocabulary. None: at all L positions.
 
     Raises:
         PromptError: a record that cannot be encoded, or has more than `max_answer_tokens`, named

@@ -70,14 +70,14 @@ before the last one as well (`--finer 128`), encoder and projector with the deco
 (`--rows-minutes`), for 12 minutes, and on the other core for 18 without the 20 before. The mean of
 both went on, on each core with a seed and a mix of its own, with everything together for 42 minutes
 (51 200 records in all, about half of them words). The sixteenth went on from the mean of both on
-both cores in the same way, for 98 minutes on each (155 000 records in all).The
-seventeenth went on from the mean of these two for 100 minutes on each core, with common English
-words in place of most of the letters at random that half of the words had been
-(`--common-words`), so that the decoder learns how words are spelt. What is shipped is eight parts
-of the mean of its two runs and two of what the sixteenth had shipped (`average`; the mean alone
-read 89.6 of 100 words, but answered 85.1 of 100 questions about scenes and told 26.2 in full; these
-figures were looked at for that). The model is not yet what its
-size could learn: where a figure below is under its target, the target was missed.
+both cores in the same way, for 98 minutes on each (155 000 records in all). The seventeenth went on
+from the mean of these two for 100 minutes on each core, with common English words in place of most
+of the letters at random that half of the words had been (`--common-words`), so that the decoder
+learns how words are spelt. What is shipped is eight parts of the mean of its two runs and two of
+what the sixteenth had shipped (`average`; the mean alone read 89.6 of 100 words, but answered 85.1
+of 100 questions about scenes and told 26.2 of 100 scenes in full; these figures were looked at for
+that). The model is not yet what its size could learn: where a figure below is under its target, the
+target was missed.
 
 ## What it can do, measured
 
