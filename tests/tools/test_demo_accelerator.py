@@ -47,6 +47,24 @@ def test_processes_draw_the_same_batches_and_give_them_again() -> None:
         assert in_place is slices
 
 
+def test_batches_hold_no_more_than_the_longest_answer() -> None:
+    preprocessor = FastVLMCausalLM.from_preset("demo").preprocessor
+    slices = finetune.EpochSlices(DATA, preprocessor, 8, 3, 4, 0)
+    whole = slices._slice(0)[1][0]
+    x, y, weight = finetune.with_answers_alone(whole)
+    answers = (whole[2] > 0).sum(1)
+    assert y.shape == weight.shape == (4, answers.max()) and answers.max() < whole[1].shape[1] / 2
+    assert ((weight > 0).sum(1) == answers).all()
+    for row, positions in enumerate(x.pop("answer_positions")):
+        kept = weight[row] > 0
+        assert (positions[kept] == np.flatnonzero(whole[2][row])).all()
+        assert (y[row][kept] == whole[1][row][positions[kept]]).all()
+    assert same(x, whole[0])
+    drawn = slices.batch(0, 0)
+    alone = keras.config.backend() == "torch"
+    assert ("answer_positions" in drawn[0]) == alone and same(drawn[1], y if alone else whole[1])
+
+
 def test_failure_of_a_worker_is_raised() -> None:
     broken = pretrain.LabelledPictures(DemoData(None, mix={"clothing": 1.0}), 4, 3)
     with (

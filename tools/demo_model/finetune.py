@@ -22,6 +22,7 @@ from dl_techniques import (
     FastVLMTokenizer,
 )
 from dl_techniques.data import ConversationDataset
+from dl_techniques.data.dataset import answers_alone
 from tools.demo_model.deadline import stage_callbacks
 from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
 from tools.demo_model.optimizers import build_optimizer
@@ -298,4 +299,16 @@ class EpochSlices(keras.utils.PyDataset):
         """One batch of any epoch."""
         if self.slice[0] != epoch:
             self.slice = self._slice(epoch)
-        return self.slice[1][index]
+        made = self.slice[1][index]
+        return with_answers_alone(made) if keras.config.backend() == "torch" else made
+
+
+def with_answers_alone(batch: Any) -> Any:
+    """A batch whose logits are computed where answers are learnt alone.
+
+    For PyTorch: there are as many places as the batch's longest answer has, which a backend that
+    compiles would compile for. One core, 16 rows of 40 to 50: 0.44 s a step for 0.50.
+    """
+    x, y, weight = batch
+    positions, y, weight = answers_alone(y, weight, int((weight > 0).sum(1).max()))
+    return {**x, "answer_positions": positions}, y, weight
