@@ -24,9 +24,15 @@ from tools.demo_model import clothing, naming, words
 from tools.demo_model.easy_vqa import question_type, resized
 from tools.demo_model.emoji_labels import UNSEEN_ARTISTS
 from tools.demo_model.records import DemoData
-from tools.demo_model.scene_questions import OPEN_TYPES
+from tools.demo_model.scene_questions import CAPTION_QUESTIONS, OPEN_TYPES
 
-SETS = ("easy_vqa", "scenes", "scenes_captions", *UNSEEN_ARTISTS, "clothing", "words")
+CAPTIONED = ("scenes", *UNSEEN_ARTISTS[:1], "clothing", "words")
+SETS = tuple(
+    name
+    for kind in ("easy_vqa", "scenes", *UNSEEN_ARTISTS, "clothing", "words")
+    for name in ([kind, f"{kind}_captions"] if kind in CAPTIONED else [kind])
+)
+DESCRIBE = CAPTION_QUESTIONS[0]  # what `fastvlm describe` asks
 SEED = 2024
 TRAINING_SEED = 7
 MIN_SUPPORT = 5
@@ -98,21 +104,24 @@ def scene_items(data: DemoData, count: int, captions: bool) -> Iterator[Item]:
             yield image, kept
 
 
-def naming_items(data: DemoData, artist: str) -> Iterator[Item]:
+def naming_items(data: DemoData, artist: str, captions: bool = False) -> Iterator[Item]:
     """Yields all 650 drawings of an unseen artist on white."""
     row = UNSEEN_ARTISTS.index(artist)
     for label in data.unseen.labels:
         image = naming.draw_plain(data.unseen, row, label.index, data.size)
-        yield image, [("name", naming.NAME_QUESTIONS[0], label.name)]
+        asked = ("name", naming.NAME_QUESTIONS[0], label.name)
+        yield image, [("caption", DESCRIBE, naming.emoji_caption(label)) if captions else asked]
 
 
-def clothing_items(tar: Path) -> Iterator[Item]:
+def clothing_items(tar: Path, captions: bool = False) -> Iterator[Item]:
     """Yields the 341 validation photos, whole and at their own size."""
     for label, picture in clothing.read_photos(tar, "test"):
-        yield picture, [("name", clothing.NAME_QUESTIONS[0], clothing.CLASSES[label])]
+        name = clothing.CLASSES[label]
+        asked = ("name", clothing.NAME_QUESTIONS[0], name)
+        yield picture, [("caption", DESCRIBE, clothing.caption(name)) if captions else asked]
 
 
-def word_items(data: DemoData, count: int) -> Iterator[Item]:
+def word_items(data: DemoData, count: int, captions: bool = False) -> Iterator[Item]:
     """Yields pictures of held-out words, each word once before any comes again."""
     held = data.source("words", "test")
     order = np.random.default_rng(SEED).permutation(len(held))
@@ -120,7 +129,8 @@ def word_items(data: DemoData, count: int) -> Iterator[Item]:
         word = held[int(order[i % len(held)])]
         image = words.draw_word(np.random.default_rng((SEED, i)), word, data.size).image
         shown = word.upper() if data.upper_words else word
-        yield image, [("read", words.READ_QUESTIONS[0], shown)]
+        asked = ("read", words.READ_QUESTIONS[0], shown)
+        yield image, [("caption", DESCRIBE, words.caption(shown)) if captions else asked]
 
 
 def write_set(folder: Path, items: Iterable[Item], guess: QuestionOnly) -> tuple[int, int, float]:
@@ -169,7 +179,8 @@ def build(data: DemoData, out: Path, names: Iterable[str] = SETS, support: int =
     for name in names:
         if name not in SETS:
             raise ValueError(f"set {name!r} is unknown, expected some of {SETS}")
-        kind = "emoji" if name in UNSEEN_ARTISTS else name.split("_captions")[0]
+        kind, _ = asked_of(name)
+        kind = "emoji" if kind in UNSEEN_ARTISTS else kind
         if kind not in guesses:
             guesses[kind] = QuestionOnly.learn(training_turns(data, kind, support))
         pictures, questions, share = write_set(out / name, _items(data, name), guesses[kind])
@@ -177,19 +188,30 @@ def build(data: DemoData, out: Path, names: Iterable[str] = SETS, support: int =
         print(f"question only {100 * share:5.1f} %")
 
 
+def asked_of(name: str) -> tuple[str, bool]:
+    """The pictures of a set, and whether it asks for captions.
+
+    Example:
+        >>> asked_of("words_captions"), asked_of("easy_vqa")
+        (('words', True), ('easy_vqa', False))
+    """
+    kind = name.removesuffix("_captions")
+    return kind, kind != name
+
+
 def _items(data: DemoData, name: str) -> Iterator[Item]:
-    if name == "easy_vqa":
+    kind, captions = asked_of(name)
+    if kind == "easy_vqa":
         return easy_vqa_items(data)
-    if name.startswith("scenes"):
-        captions = name.endswith("captions")
+    if kind == "scenes":
         return scene_items(data, 300 if captions else 1000, captions)
-    if name in UNSEEN_ARTISTS:
-        return naming_items(data, name)
-    if name == "words":
-        return word_items(data, 500)
+    if kind in UNSEEN_ARTISTS:
+        return naming_items(data, kind, captions)
+    if kind == "words":
+        return word_items(data, 500, captions)
     if data.clothing_tar is None:
         raise ValueError("the clothing set needs the photos: give the tar by --clothing")
-    return clothing_items(data.clothing_tar)
+    return clothing_items(data.clothing_tar, captions)
 
 
 def main(arguments: list[str] | None = None) -> None:

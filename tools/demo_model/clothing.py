@@ -169,6 +169,11 @@ def one(name: str) -> str:
     return name if name in _PLURAL else article(name)
 
 
+def caption(name: str) -> str:
+    """Returns "A photo of a skirt."."""
+    return sentence(f"a photo of {one(name)}")
+
+
 def clothing_turns(rng: np.random.Generator, label: int, count: int) -> list[tuple[str, str, str]]:
     """Returns (type, question, answer): what it is always, then yes or no, caption."""
     name = CLASSES[label]
@@ -178,5 +183,5 @@ def clothing_turns(rng: np.random.Generator, label: int, count: int) -> list[tup
     asked = name if truth else pick(rng, others)
     verb = "are these" if asked in _PLURAL else "is this"
     more = [("is_it", f"{verb} {one(asked)}?", "yes" if truth else "no")]
-    more.append(("caption", pick(rng, CAPTION_QUESTIONS), sentence(f"a photo of {one(name)}")))
+    more.append(("caption", pick(rng, CAPTION_QUESTIONS), caption(name)))
     return turns + [more[int(i)] for i in rng.permutation(2)[: count - 1]]

@@ -27,9 +27,12 @@ WHAT = {
     "scenes": "composed scenes with held-out colour x shape or object x relation",
     "scenes_captions": "the same scenes told or listed in full, word for word",
     "emojione": "naming EmojiOne drawings (artist never seen), 650 labels",
+    "emojione_captions": "the same drawings described in a sentence",
     "openmoji": "naming OpenMoji drawings (artist never seen), 650 labels",
     "clothing": "validation photos of clothes, 10 classes",
+    "clothing_captions": "the same photos described in a sentence",
     "words": "printed words of 3 to 6 letters that were held out",
+    "words_captions": "the same words told in a sentence",
 }
 CARD = """# demo: the model that comes with dl_techniques
 

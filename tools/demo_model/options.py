@@ -84,6 +84,13 @@ def add_language_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--short", action="store_true", help="one turn a record: more pictures in the same time"
     )
+    made.add_argument(
+        "--others",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of `--short` records that ask for something else than the name, half for a caption",
+    )
     made.add_argument("--batch", type=int, default=32, help="rows of the language stages' batches")
     made.add_argument(
         "--buckets", type=parse_lengths, default=finetune.BUCKETS, help="lengths of their rows"

@@ -49,6 +49,7 @@ __all__ = [
 KINDS = ("scenes", "emoji", "words", "easy_vqa", "clothing")
 MIX = {"scenes": 0.35, "emoji": 0.30, "words": 0.10, "easy_vqa": 0.10, "clothing": 0.15}
 Turns = list[tuple[str, str, str]]
+ALL = 9  # turns, more than any kind has
 NAMING = ("name", "read")  # types of turns that say what the picture is
 
 
@@ -71,6 +72,7 @@ class DemoData:
         upper_words: answer the reading questions in capitals.
         lookups: ask scenes more often what is found at the object that the question names.
         short: one turn a record, the name or the word where a kind has one.
+        others: share of such records that ask for something else, half of those for a caption.
         long_words: share of the training words that are long, beside those that happen to be.
         common_words: share of the training words that are common English ones.
     """
@@ -86,6 +88,7 @@ class DemoData:
         short: bool = False,
         long_words: float = 0.0,
         common_words: float = 0.0,
+        others: float = 0.0,
     ) -> None:
         self.work = None if work is None else Path(work)
         self.clothing_tar = None if clothing_tar is None else Path(clothing_tar)
@@ -96,7 +99,8 @@ class DemoData:
         self.mix = dict(mix)
         self.upper_words = upper_words
         self.lookups = lookups
-        self.short, self.long_words, self.common_words = short, long_words, common_words
+        self.short, self.others = short, others
+        self.long_words, self.common_words = long_words, common_words
         self.scene_shares = training_shares() if lookups else SHARES
         self._loaded: dict[tuple[str, str], Any] = {}
 
@@ -104,7 +108,7 @@ class DemoData:
         """A copy in another process loads its pictures itself."""
         made_of = (self.work, self.clothing_tar, self.size, self.mix)
         told = (self.upper_words, self.lookups, self.short, self.long_words, self.common_words)
-        return type(self), (*made_of, *told)
+        return type(self), (*made_of, *told, self.others)
 
     @cached_property
     def bank(self) -> SpriteBank:
@@ -225,25 +229,36 @@ class DemoData:
         sample = self.sample(kind, split, index, rng)
         turns = self._turns(kind, split, sample, rng)
         if self.short:
-            turns = [next((turn for turn in turns if turn[0] in NAMING), turns[0])]
+            turns = [self._one(turns, rng)]
         return sample.image, turns
+
+    def _one(self, turns: Turns, rng: np.random.Generator) -> tuple[str, str, str]:
+        """The turn of a short record."""
+        named = next((turn for turn in turns if turn[0] in NAMING), turns[0])
+        if not self.others or named[0] not in NAMING or rng.random() >= self.others:
+            return named
+        rest = [turn for turn in turns if turn is not named]
+        captions = [turn for turn in rest if turn[0] == "caption"]
+        return captions[0] if rng.random() < 0.5 else rest[int(rng.integers(len(rest)))]
 
     def _turns(self, kind: str, split: str, sample: Sample, rng: np.random.Generator) -> Turns:
         if kind == "scenes":
             count = int(rng.integers(2, 5))
             return scene_turns(rng, sample.fact, count, self.scene_shares)
         if kind == "words":
-            return words.word_turns(
-                rng, sample.fact.word, int(rng.integers(1, 4)), self.upper_words
-            )
+            return words.word_turns(rng, sample.fact.word, self._count(rng, 1, 4), self.upper_words)
         if kind == "emoji":
             labels = self.bank.labels if split == "train" else self.unseen.labels
-            return naming.naming_turns(rng, sample.fact, labels, int(rng.integers(2, 4)))
+            return naming.naming_turns(rng, sample.fact, labels, self._count(rng, 2, 4))
         if kind == "clothing":
-            return clothing.clothing_turns(rng, sample.fact, int(rng.integers(1, 4)))
+            return clothing.clothing_turns(rng, sample.fact, self._count(rng, 1, 4))
         source, number = self.source(kind, split), sample.fact[0]
         told = (source.shapes[number], source.colours[number])
         return easy_vqa.easy_vqa_turns(rng, source.questions[number], told, 6)
+
+    def _count(self, rng: np.random.Generator, least: int, end: int) -> int:
+        """How many turns to draw: all of them where one that is not the name is to be chosen."""
+        return ALL if self.short and self.others else int(rng.integers(least, end))
 
     def make_record(self, kind: str, split: str, index: int, seed: int) -> dict[str, Any]:
         """Makes a conversation record; the same arguments always make the same record.

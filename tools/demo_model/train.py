@@ -294,6 +294,7 @@ def language_data(options: argparse.Namespace) -> DemoData:
         short=options.short,
         long_words=options.long_words,
         common_words=options.common_words,
+        others=options.others,
     )
     data.load()
     return data

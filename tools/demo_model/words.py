@@ -268,6 +268,11 @@ def letter_ids(word: str) -> np.ndarray:
     return ids
 
 
+def caption(shown: str) -> str:
+    """Returns "The word LEMON."."""
+    return sentence(f"the word {shown}")
+
+
 def word_turns(
     rng: np.random.Generator, word: str, count: int, upper: bool = False
 ) -> list[tuple[str, str, str]]:
@@ -287,5 +292,5 @@ def word_turns(
     more = [("letters", pick(rng, COUNT_QUESTIONS), str(len(word)))]
     more.append(("letter", f"what is the {ordinal} letter?", shown[place]))
     more.append(("spell", "spell the word.", " ".join(shown)))
-    more.append(("caption", pick(rng, CAPTION_QUESTIONS), sentence(f"the word {shown}")))
+    more.append(("caption", pick(rng, CAPTION_QUESTIONS), caption(shown)))
     return turns + [more[int(i)] for i in rng.permutation(len(more))[: count - 1]]
