@@ -78,9 +78,11 @@ from the mean of these two for 100 minutes on each core, with common English wor
 of the letters at random that half of the words had been (`--common-words`), so that the decoder
 learns how words are spelt; eight parts of the mean of its two runs and two of what the sixteenth
 had shipped were shipped. The eighteenth went on from these for 78 minutes on each core, a newer
-processor (332 000 records in all, half of them words and a quarter scenes), and what is shipped is
-made of its two runs and of the seventeenth's in the same proportions (`average`; the mean alone
-read 92.4 of 100 words and answered 88.3 of 100 questions about scenes).
+processor (332 000 records in all, half of them words and a quarter scenes), and ended in the same
+proportions. Single drawings, words and photos had been asked for their names alone for six
+sittings, and the model no longer described them. So the nineteenth, of 19 minutes on each core,
+asked a third of them for something else, half of those for a caption (`--others`; 81 000 records in
+all). What is shipped is the mean of its two runs (`average`).
 
 ## What it can do, measured
 
@@ -109,7 +111,7 @@ recipe set out for; where the figure is lower, it was missed.
   EmojiOne and OpenMoji were used for measuring only.
 - easy-VQA's training set (MIT), by Victor Zhou.
 - Photos of clothing-dataset-small, training folder (CC0), by Alexey Grigorev and contributors.
-- Words printed in fonts that come with matplotlib; in the last two sittings most of them of the
+- Words printed in fonts that come with matplotlib; in the last sittings most of them of the
   commonest in film subtitles, as pyspellchecker (MIT) counts them.
 
 The recipe, from downloads to a preset:
