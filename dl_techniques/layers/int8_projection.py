@@ -20,7 +20,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.layers.integer_sums import float_sums, runs_on_cpu, torch_sums
+from dl_techniques.layers.integer_sums import (
+    float_sums,
+    multiplies_bytes_fast,
+    runs_on_cpu,
+    torch_sums,
+)
 from dl_techniques.layers.torch_kernels import runs_on_torch
 
 Tensor = Any
@@ -67,6 +72,41 @@ def turn(kernel: Tensor, axes: int) -> Tensor:
     """int8[..., ...] -> int8[N, K], K being the product of the first axes."""
     rows = math.prod(kernel.shape[:axes])
     return ops.transpose(ops.reshape(kernel, (rows, -1)))
+
+
+def lay_out_for_one_row(part: keras.layers.Layer) -> int:
+    """Turns int8 kernels in memory, in place, where PyTorch multiplies a single row faster so.
+
+    Shapes and numbers stay, strides change: a unit's weights lie side by side. On processors with
+    vector instructions for bytes (see `integer_sums`) a row times 896 x 4864 then takes two thirds
+    of the time, many rows as long as before.
+
+    Args:
+        part: the model.
+
+    Returns:
+        How many kernels lie otherwise than before; none but on PyTorch's CPU.
+    """
+    if not runs_on_torch() or not multiplies_bytes_fast():
+        return 0
+    layers = [part, *part._flatten_layers(include_self=False)]
+    kernels = [
+        (layer._kernel.value, _contracted(layer))
+        for layer in layers
+        if _is_int8(layer) and _contracted(layer) and hasattr(layer, "_kernel")
+    ]
+    others = [(kernel, axes) for kernel, axes in kernels if not _lies_turned(kernel, axes)]
+    for kernel, axes in others:
+        rows = math.prod(kernel.shape[:axes])
+        turned = kernel.data.reshape(rows, -1).T.contiguous()
+        kernel.data = turned.T.reshape(kernel.shape)
+    return len(others)
+
+
+def _lies_turned(kernel: Tensor, axes: int) -> bool:
+    """Whether a kernel is elsewhere than on the CPU, or lies by its units already."""
+    flat = kernel.data.reshape(math.prod(kernel.shape[:axes]), -1)
+    return kernel.device.type != "cpu" or flat.T.is_contiguous()
 
 
 def project(layer: keras.layers.Layer, x: Tensor) -> Tensor:

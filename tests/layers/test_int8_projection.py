@@ -12,6 +12,7 @@ from keras import ops
 from dl_techniques.layers import int8_projection
 from dl_techniques.layers.int8_projection import (
     kernels_to_turn,
+    lay_out_for_one_row,
     project,
     project_each,
     project_to_vocabulary,
@@ -171,3 +172,25 @@ def test_shapes_alone_are_no_product(our_products: list[Any]) -> None:
     layer, _ = quantized("dense")
     assert project(layer, keras.KerasTensor((None, 3, 8))).shape == (None, 3, 6)
     assert not our_products
+
+
+@pytest.mark.parametrize("name", ["dense", "heads", "merged"])
+def test_kernels_lie_by_their_units_where_that_is_faster(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x = quantized(name)
+    before, expected = layer.get_weights(), numbers(project(layer, x))
+    monkeypatch.setattr(int8_projection, "multiplies_bytes_fast", lambda: False)
+    assert lay_out_for_one_row(layer) == 0
+    monkeypatch.setattr(int8_projection, "multiplies_bytes_fast", lambda: True)
+    with keras.device("cpu:0"):
+        assert lay_out_for_one_row(layer) == runs_on_torch()
+    assert lay_out_for_one_row(layer) == 0  # it lies so already
+    kernel = numbers(layer._kernel)
+    if runs_on_torch():
+        assert layer._kernel.value.reshape(8, -1).stride()[0] == 1  # eight numbers meet the input
+    np.testing.assert_array_equal(numbers(project(layer, x)), expected)
+    for ours, theirs in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    layer._kernel.assign(kernel // 2)
+    np.testing.assert_array_equal(numbers(layer._kernel), kernel // 2)
