@@ -79,10 +79,12 @@ of the letters at random that half of the words had been (`--common-words`), so 
 learns how words are spelt; eight parts of the mean of its two runs and two of what the sixteenth
 had shipped were shipped. The eighteenth went on from these for 78 minutes on each core, a newer
 processor (332 000 records in all, half of them words and a quarter scenes), and ended in the same
-proportions. Single drawings, words and photos had been asked for their names alone for six
-sittings, and the model no longer described them. So the nineteenth, of 19 minutes on each core,
-asked a third of them for something else, half of those for a caption (`--others`; 81 000 records in
-all). What is shipped is the mean of its two runs (`average`).
+proportions. Since the twelfth, single drawings, words and photos had been asked for their names
+alone, and the model no longer described them. So the nineteenth, of 19 minutes on each core, asked
+a third of them for something else, half of those for a caption (`--others`; 81 000 records in all).
+What is shipped is the mean of its two runs (`average`; with two parts of what it began from, it
+read 92.2 of 100 words, but told 81.2 of them in a sentence and described 23.2 of 100 photos; these
+figures were looked at for that).
 
 ## What it can do, measured
 
