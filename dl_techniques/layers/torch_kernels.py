@@ -77,32 +77,45 @@ def _convolve(x: Any, kernel: Any, bias: Any, stride: int, groups: int) -> Any:
     return outputs.permute(0, 2, 3, 1)
 
 
-def torch_grouped_attention(query: Any, keys: Any, values: Any, visible: Any, hidden: float) -> Any:
+def torch_scores(visible: Any, dtype: str, hidden: float) -> Any:
+    """What PyTorch's fused attention adds to its scores, once for all layers.
+
+    Args:
+        visible: bool[B, L, S].
+        dtype: of queries and keys, as in Keras.
+        hidden: score of a place that is not visible; finite, so that a row that sees none stays so.
+
+    Returns:
+        float[B, L, S].
+    """
+    import torch
+
+    visible = ops.convert_to_tensor(visible)
+    scores = ops.zeros(visible.shape, dtype)
+    return scores.masked_fill(~visible, max(hidden, torch.finfo(scores.dtype).min))
+
+
+def torch_grouped_attention(query: Any, keys: Any, values: Any, scores: Any) -> Any:
     """Attention of H * G queries over H keys and values in PyTorch's fused kernel.
 
     Args:
         query: float[B, L, H * G, size].
         keys: float[B, S, H, size].
         values: float[B, S, H, size].
-        visible: bool[B, L, S].
-        hidden: score of a place that is not visible; finite, so that a row that sees none stays so.
+        scores: float[B, L, S] of `torch_scores`.
 
     Returns:
         float[B, L, H * G, size].
     """
     import torch
 
-    query, keys, values, visible = (
-        ops.convert_to_tensor(x) for x in (query, keys, values, visible)
-    )
+    query, keys, values = (ops.convert_to_tensor(x) for x in (query, keys, values))
     batch, length, heads, size = query.shape
     single = length == 1
     if single:  # The queries of a group as so many positions: the fused kernel shares their work.
         query = query.reshape(batch, keys.shape[2], -1, size)
     else:
         query = query.transpose(1, 2)
-    scores = torch.zeros(visible.shape, dtype=query.dtype, device=query.device)
-    scores = scores.masked_fill(~visible, max(hidden, torch.finfo(query.dtype).min))
     attended = torch.nn.functional.scaled_dot_product_attention(
         query,
         keys.transpose(1, 2),
@@ -111,6 +124,28 @@ def torch_grouped_attention(query: Any, keys: Any, values: Any, visible: Any, hi
         enable_gqa=not single,
     )
     return attended.reshape(batch, 1, heads, size) if single else attended.transpose(1, 2)
+
+
+def torch_rotate(x: Any, cosines: Any, signed_sines: Any) -> Any:
+    """Rotary embedding in four operators: float[B, L, H, size], same shape and numbers.
+
+    Args:
+        x: queries or keys.
+        cosines: float[1, L, 1, size].
+        signed_sines: float[1, L, 1, size], the first half negated.
+    """
+    return x * cosines + x.roll(x.shape[-1] // 2, -1) * signed_sines
+
+
+def torch_write(cache: Any, places: Any, rows: Any) -> Any:
+    """A copy of a cache with new rows: Keras' `slice_update` takes some thirty operators for that.
+
+    Args:
+        cache: float[B, S, H, size].
+        places: int64[L], the slots that are written.
+        rows: float[B, L, H, size].
+    """
+    return cache.index_copy(1, places, rows)
 
 
 def torch_gelu(x: Any) -> Any:

@@ -10,17 +10,25 @@ Reference: grouped-query attention, Ainslie et al., arXiv:2305.13245.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from dl_techniques.layers.int8_projection import project, project_each
-from dl_techniques.layers.torch_kernels import runs_on_torch, torch_grouped_attention
+from dl_techniques.layers.torch_kernels import (
+    runs_on_torch,
+    torch_grouped_attention,
+    torch_rotate,
+    torch_scores,
+    torch_write,
+)
 
 Tensor = Any
 PairCache = tuple[Tensor, Tensor]
+Rotate = Callable[[Tensor], Tensor]
+Write = Callable[[Tensor, Tensor], Tensor]
 HIDDEN = -1e9
 """Score of a place that must not be seen: its share is 0, and a row that sees none stays finite."""
 
@@ -45,14 +53,14 @@ def forward_layers(
         float[B, L, D], and the new caches.
     """
     x = ops.cast(x, layers[0].compute_dtype)
-    visible = _visible(slot_mask, index, x.shape[1])
-    first, size = layers[0]._self_attention_layer, caches[0][0].shape[3]
-    angles = _rotary_angles(first, x.shape[1], size, index)
+    first, length, size = layers[0]._self_attention_layer, x.shape[1], caches[0][0].shape[3]
+    mask = _mask(_visible(slot_mask, index, length), first.compute_dtype)
+    rotate, write = _rotation(first, length, size, index), _writing(index, length)
     new = []
     for layer, cache in zip(layers, caches, strict=True):
         hidden = layer._self_attention_layernorm(x)
         attended, cache = _attend(
-            layer._self_attention_layer, hidden, cache, index, visible, angles
+            layer._self_attention_layer, hidden, cache, mask, rotate, write
         )
         x = x + attended
         x = x + _feed_forward(layer, layer._feedforward_layernorm(x))
@@ -79,8 +87,18 @@ def grouped_attention(query: Tensor, keys: Tensor, values: Tensor, visible: Tens
         >>> tuple(out.shape)
         (1, 3, 4, 2)
     """
+    return _mix(query, keys, values, _mask(visible, keras.backend.standardize_dtype(query.dtype)))
+
+
+def _mask(visible: Tensor, dtype: str) -> Tensor:
+    """What `_mix` takes: scores to add, float[B, L, S], on PyTorch; elsewhere what is visible."""
+    return torch_scores(visible, dtype, HIDDEN) if runs_on_torch() else visible
+
+
+def _mix(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """`grouped_attention` with a mask of `_mask`."""
     if runs_on_torch():
-        return torch_grouped_attention(query, keys, values, visible, HIDDEN)
+        return torch_grouped_attention(query, keys, values, mask)
     batch, length, slots = ops.shape(query)[0], query.shape[1], keys.shape[1]
     heads, size = keys.shape[2], keys.shape[3]
     groups = query.shape[2] // heads
@@ -90,7 +108,7 @@ def grouped_attention(query: Tensor, keys: Tensor, values: Tensor, visible: Tens
     )
     scores = ops.matmul(query * size**-0.5, ops.transpose(keys, (0, 2, 3, 1)))
     scores = ops.reshape(ops.cast(scores, "float32"), (batch, heads, groups, length, slots))
-    shares = ops.softmax(ops.where(visible[:, None, None], scores, HIDDEN), axis=-1)
+    shares = ops.softmax(ops.where(mask[:, None, None], scores, HIDDEN), axis=-1)
     shares = ops.reshape(ops.cast(shares, values.dtype), (batch, heads, groups * length, slots))
     mixed = ops.matmul(shares, ops.transpose(values, (0, 2, 1, 3)))
     mixed = ops.reshape(mixed, (batch, heads, groups, length, size))
@@ -105,23 +123,33 @@ def _visible(slot_mask: Tensor, index: Tensor, length: int) -> Tensor:
     return ops.logical_and(causal[None], ops.cast(slot_mask, "bool")[:, None, :])
 
 
-def _rotary_angles(
-    attention: keras.layers.Layer, length: int, size: int, index: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the new positions, the same for all layers: float[1, L, 1, size]."""
+def _rotation(attention: keras.layers.Layer, length: int, size: int, index: Tensor) -> Rotate:
+    """Rotary embedding of the new positions, float[B, L, H, size], with angles for all layers."""
     like = ops.zeros((1, length, 1, size), attention.compute_dtype)
     rotary = attention.rotary_embedding_layer
-    angles: tuple[Tensor, Tensor] = rotary._compute_cos_sin_embedding(like, start_index=index)
-    return angles
+    cosines, sines = rotary._compute_cos_sin_embedding(like, start_index=index)
+    if not runs_on_torch():
+        return lambda x: rotary._apply_rotary_pos_emb(x, cosines, sines)
+    half = size // 2
+    signed = ops.concatenate([-sines[..., :half], sines[..., half:]], axis=-1)
+    return lambda x: torch_rotate(x, cosines, signed)
+
+
+def _writing(index: Tensor, length: int) -> Write:
+    """Writes rows float[B, L, H, size] into the slots `index .. index + L` of a cache."""
+    if not runs_on_torch() or isinstance(index, int):
+        return lambda cache, rows: ops.slice_update(cache, (0, index, 0, 0), rows)
+    places = ops.arange(length, dtype="int64") + index
+    return lambda cache, rows: torch_write(cache, places, rows)
 
 
 def _attend(
     attention: keras.layers.Layer,
     hidden: Tensor,
     cache: PairCache,
-    index: Tensor,
-    visible: Tensor,
-    angles: tuple[Tensor, Tensor],
+    mask: Tensor,
+    rotate: Rotate,
+    write: Write,
 ) -> tuple[Tensor, PairCache]:
     """One attention layer: float[B, L, D] -> float[B, L, D], and the cache with its new rows."""
     wanted = (attention._query_dense, attention._key_dense, attention._value_dense)
@@ -129,12 +157,10 @@ def _attend(
     if hasattr(attention, "_query_dense_layer_norm"):  # Qwen3
         query = attention._query_dense_layer_norm(query)
         key = attention._key_dense_layer_norm(key)
-    rotate = attention.rotary_embedding_layer._apply_rotary_pos_emb
-    query, key = rotate(query, *angles), rotate(key, *angles)
-    start = (0, index, 0, 0)
-    keys = ops.slice_update(cache[0], start, ops.cast(key, cache[0].dtype))
-    values = ops.slice_update(cache[1], start, ops.cast(values, cache[1].dtype))
-    mixed = grouped_attention(query, keys, values, visible)
+    query, key = rotate(query), rotate(key)
+    keys = write(cache[0], ops.cast(key, cache[0].dtype))
+    values = write(cache[1], ops.cast(values, cache[1].dtype))
+    mixed = _mix(query, keys, values, mask)
     return project(attention._output_dense, mixed), (keys, values)
 
 

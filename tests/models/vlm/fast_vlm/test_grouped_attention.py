@@ -36,21 +36,26 @@ def test_equals_attention_over_repeated_keys(heads: int, queries: int) -> None:
     assert relative_difference(got, plain_attention(query, keys, values, visible)) < TOLERANCE
 
 
-def hidden_states(adapter: DecoderAdapter, ids: Array, mask: Array) -> Array:
-    """Of a prompt and one step more, through the caches; compiled."""
+def hidden_states(adapter: DecoderAdapter, ids: Array, mask: Array, tensor: bool) -> Array:
+    """Of a prompt and one step more, through the caches; compiled.
+
+    `tensor`: whether the first slot to write is given as a tensor, as to a recorded function.
+    """
 
     def run(ids: Array, mask: Array) -> object:
         caches = adapter.empty_caches(2, SLOTS)
         parts = []
         for start, stop in ((0, LENGTH - 1), (LENGTH - 1, LENGTH)):
             x = adapter.embed(ids[:, start:stop])
-            hidden, caches = adapter.forward_cached(x, caches, start, mask)
+            index = keras.ops.convert_to_tensor(start, "int32") if tensor else start
+            hidden, caches = adapter.forward_cached(x, caches, index, mask)
             parts.append(hidden)
         return keras.ops.concatenate(parts, axis=1)
 
     return numbers(compile_function(run, adapter.backbone.variables)(ids, mask))
 
 
+@pytest.mark.parametrize("tensor", [False, True])
 @pytest.mark.parametrize(
     ("kind", "dtype", "tolerance"),
     [
@@ -60,7 +65,7 @@ def hidden_states(adapter: DecoderAdapter, ids: Array, mask: Array) -> Array:
         ("qwen", "bfloat16", 0.05),
     ],
 )
-def test_equals_kerashubs_layers(kind: str, dtype: str, tolerance: float) -> None:
+def test_equals_kerashubs_layers(kind: str, dtype: str, tolerance: float, tensor: bool) -> None:
     backbone = make_decoder(kind, dtype=dtype)
     randomize(backbone)
     ids = np.random.default_rng(0).integers(0, 250, (2, LENGTH)).astype("int32")
@@ -68,7 +73,8 @@ def test_equals_kerashubs_layers(kind: str, dtype: str, tolerance: float) -> Non
     mask = np.arange(SLOTS) >= offsets
     adapter = adapt(backbone)
     assert isinstance(adapter, GroupedAdapter)
-    got, expected = (hidden_states(a, ids, mask) for a in (adapter, DecoderAdapter(backbone)))
+    both = (adapter, DecoderAdapter(backbone))
+    got, expected = (hidden_states(a, ids, mask, tensor) for a in both)
     seen = np.arange(LENGTH) >= offsets
     assert relative_difference(got[seen], expected[seen]) < tolerance
 
