@@ -16,6 +16,7 @@ from dl_techniques.layers.fusion import Array, as_float64
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
+from dl_techniques.layers.torch_kernels import runs_on_torch, torch_dense
 
 Shape = tuple[int | None, ...]
 _CONVOLVES: ContextVar[bool] = ContextVar("dense layers of maps as convolutions", default=False)
@@ -106,9 +107,13 @@ class ConvFFN(SwitchableLayer):
             x = self.folded_conv(inputs)
         else:
             x = self.conv(inputs, training=training)
-        plain = type(self.fc1) is keras.layers.Dense  # others may follow their inputs' identity
+        plain = _is_plain(self.fc1) and _is_plain(self.fc2)
         if plain and _CONVOLVES.get() and self.fc1.quantization_mode is None:
             return _convolve(self.fc2, gelu(_convolve(self.fc1, x)))
+        if plain and runs_on_torch() and self.fc1.quantization_mode is None:
+            x = torch_dense(x, self.fc1.kernel, self.fc1.bias, with_gelu=True)
+            x = self.dropout(x, training=training)
+            return torch_dense(x, self.fc2.kernel, self.fc2.bias)
         if keras.config.backend() != "tensorflow" or not plain:
             return self._mix_channels(x, training)
         # TensorFlow's oneDNN computes matrix product, bias and GELU in one go, of matrices alone.
@@ -148,6 +153,11 @@ def _convolve(dense: keras.layers.Dense, x: Any) -> Any:
     """A dense layer of a map: float[B, H, W, C] -> float[B, H, W, F]."""
     kernel = ops.expand_dims(dense.kernel, (0, 1))
     return ops.add(ops.conv(x, kernel, data_format="channels_last"), dense.bias)
+
+
+def _is_plain(layer: keras.layers.Layer) -> bool:
+    """Whether nothing follows a layer's inputs: no class of its own, no `call` put in its place."""
+    return type(layer) is keras.layers.Dense and "call" not in vars(layer)
 
 
 def _dense_init() -> dict[str, Any]:

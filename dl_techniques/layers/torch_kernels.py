@@ -35,13 +35,61 @@ def torch_conv(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
     Returns:
         float[B, ceil(H / stride), ceil(W / stride), F].
     """
+    x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+    bias = None if bias is None else ops.convert_to_tensor(bias)
+    if kernel.shape[0] == 1 and stride == 1:
+        return torch_dense(x, kernel[0, 0], bias)
+    return _convolve(x, kernel, bias, stride, 1)
+
+
+def torch_dense(x: Any, kernel: Any, bias: Any = None, with_gelu: bool = False) -> Any:
+    """A dense layer and, if wanted, its GELU.
+
+    oneDNN adds the bias and computes the GELU while a piece of the product is in the cache. It is
+    asked where no gradient is wanted and nothing is exported or compiled, whose tools do not know
+    it (two cores with AVX-512: 65536 x 96 times 96 x 384 in 55 ms for 82, in bfloat16 32 for 46).
+
+    Args:
+        x: float[..., K].
+        kernel: float[K, N].
+        bias: float[N] or None.
+        with_gelu: whether `torch_gelu` follows.
+
+    Returns:
+        float[..., N].
+    """
     import torch
 
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
     bias = None if bias is None else ops.convert_to_tensor(bias)
-    if kernel.shape[0] == 1 and stride == 1:
-        return torch.nn.functional.linear(x, kernel[0, 0].T, bias)
-    return _convolve(x, kernel, bias, stride, 1)
+    if _onednn_multiplies(x, kernel):
+        fused = torch.ops.mkldnn._linear_pointwise
+        return fused(x, kernel.T, bias, "gelu" if with_gelu else "none", [], "none")
+    outputs = torch.nn.functional.linear(x, kernel.T, bias)
+    return torch_gelu(outputs) if with_gelu else outputs
+
+
+def _onednn_multiplies(x: Any, kernel: Any) -> bool:
+    """Whether `torch_dense` may leave a product to oneDNN."""
+    import torch
+
+    onednn = torch.backends.mkldnn
+    if _may_run_elsewhere(x) or not onednn.is_available() or not onednn.enabled:
+        return False
+    wants_gradients = torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad)
+    if wants_gradients or x.dtype != kernel.dtype:
+        return False
+    if x.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(x.dtype == torch.float32)
+
+
+def _may_run_elsewhere(x: Any) -> bool:
+    """Whether a computation is elsewhere than on this CPU, or traced for what may be elsewhere."""
+    import torch
+
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return bool(traced or x.device.type != "cpu")
 
 
 def torch_depthwise_conv(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
@@ -56,11 +104,22 @@ def torch_depthwise_conv(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
     Returns:
         float[B, ceil(H / stride), ceil(W / stride), C * m]; channel `c * m + i` is of input `c`.
     """
+    import torch
+
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
     bias = None if bias is None else ops.convert_to_tensor(bias)
     size, _, channels, multiplier = kernel.shape
-    kernel = kernel.reshape(size, size, 1, channels * multiplier)
-    return _convolve(x, kernel, bias, stride, channels)
+    if multiplier == 1 or _may_run_elsewhere(x):
+        kernel = kernel.reshape(size, size, 1, channels * multiplier)
+        return _convolve(x, kernel, bias, stride, channels)
+    # oneDNN has vector instructions for one output of a channel only: 7x7, stride 2, two outputs
+    # of 96 channels, 256 x 256 places: 5 ms for 14, in bfloat16 4 for 24.
+    biases = [None] * multiplier if bias is None else bias.reshape(channels, multiplier).T
+    each = [
+        _convolve(x, kernel[..., i : i + 1].transpose(2, 3), biases[i], stride, channels)
+        for i in range(multiplier)
+    ]
+    return torch.stack(each, dim=-1).flatten(-2)
 
 
 def _convolve(x: Any, kernel: Any, bias: Any, stride: int, groups: int) -> Any:
@@ -146,6 +205,27 @@ def torch_write(cache: Any, places: Any, rows: Any) -> Any:
         rows: float[B, L, H, size].
     """
     return cache.index_copy(1, places, rows)
+
+
+def torch_rms_norm(x: Any, scale: Any, epsilon: float) -> Any:
+    """RMS normalization of the last axis in float32, as KerasHub computes it.
+
+    Its `ops.power(x, 2)` raises to the power of a tensor, which takes PyTorch twenty times as long
+    as a product.
+
+    Args:
+        x: float[..., D].
+        scale: float[D].
+        epsilon: added to the mean square.
+
+    Returns:
+        float[..., D] in the dtype of `x`.
+
+    Reference: Zhang and Sennrich, "Root Mean Square Layer Normalization", arXiv:1910.07467.
+    """
+    wide = x.float()
+    shares = (wide * wide).mean(dim=-1, keepdim=True).add(epsilon).rsqrt()
+    return (wide * shares * scale).to(x.dtype)
 
 
 def torch_gelu(x: Any) -> Any:

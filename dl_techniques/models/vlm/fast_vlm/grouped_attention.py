@@ -20,6 +20,7 @@ from dl_techniques.layers.int8_projection import project, project_each
 from dl_techniques.layers.torch_kernels import (
     runs_on_torch,
     torch_grouped_attention,
+    torch_rms_norm,
     torch_rotate,
     torch_scores,
     torch_write,
@@ -58,12 +59,10 @@ def forward_layers(
     rotate, write = _rotation(first, length, size, index), _writing(index, length)
     new = []
     for layer, cache in zip(layers, caches, strict=True):
-        hidden = layer._self_attention_layernorm(x)
-        attended, cache = _attend(
-            layer._self_attention_layer, hidden, cache, mask, rotate, write
-        )
+        hidden = _normalize(layer._self_attention_layernorm, x)
+        attended, cache = _attend(layer._self_attention_layer, hidden, cache, mask, rotate, write)
         x = x + attended
-        x = x + _feed_forward(layer, layer._feedforward_layernorm(x))
+        x = x + _feed_forward(layer, _normalize(layer._feedforward_layernorm, x))
         new.append(cache)
     return x, tuple(new)
 
@@ -143,6 +142,13 @@ def _writing(index: Tensor, length: int) -> Write:
     return lambda cache, rows: torch_write(cache, places, rows)
 
 
+def _normalize(norm: keras.layers.Layer, x: Tensor) -> Tensor:
+    """A decoder's RMS normalization: float[B, L, D], same shape."""
+    if not runs_on_torch():
+        return norm(x)
+    return torch_rms_norm(x, ops.cast(norm.scale, norm.compute_dtype), norm.epsilon)
+
+
 def _attend(
     attention: keras.layers.Layer,
     hidden: Tensor,
@@ -168,5 +174,8 @@ def _feed_forward(layer: keras.layers.Layer, hidden: Tensor) -> Tensor:
     """The gated feed-forward part; its activation runs in float32, as in KerasHub."""
     wanted = (layer._feedforward_gate_dense, layer._feedforward_intermediate_dense)
     gate, inner = project_each(wanted, hidden)
-    gate = ops.cast(layer.activation(ops.cast(gate, "float32")), layer.compute_dtype)
+    if runs_on_torch() and layer.activation in (ops.silu, keras.activations.silu):
+        gate = layer.activation(gate)  # which widens by itself
+    else:
+        gate = ops.cast(layer.activation(ops.cast(gate, "float32")), layer.compute_dtype)
     return project(layer._feedforward_output_dense, inner * gate)
