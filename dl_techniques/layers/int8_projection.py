@@ -5,12 +5,13 @@ both factors into int32 first: four times the memory of the kernel for every tok
 without vector instructions; XLA and TensorFlow multiply integers slower than floats. The products
 here are those of `integer_sums`; the results are the same, see there.
 
+Layers that are not quantized go through `float_projection`.
+
 On TensorFlow and JAX that is done `without_gradients` alone: Keras' own way has gradients.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.layers.float_projection import (
+    contracted_axes,
+    floats_to_vocabulary,
+    project_floats,
+)
 from dl_techniques.layers.integer_sums import (
     float_sums,
     multiplies_bytes_fast,
@@ -58,14 +64,16 @@ def kernels_to_turn(part: keras.layers.Layer) -> list[tuple[keras.Variable, int]
     """
     if keras.config.backend() != "jax" or not runs_on_cpu():
         return []
-    layers = [part, *part._flatten_layers(include_self=False)]
-    found = []
-    for layer in filter(_is_int8, layers):
-        if _contracted(layer) and hasattr(layer, "_kernel"):
-            found.append((layer._kernel, _contracted(layer)))
+    return list(_int8_kernels(part))
+
+
+def _int8_kernels(part: keras.layers.Layer) -> Iterator[tuple[keras.Variable, int]]:
+    """The kernels of int8 that meet the input with their first axes, and how many axes that are."""
+    for layer in filter(_is_int8, [part, *part._flatten_layers(include_self=False)]):
+        if contracted_axes(layer) and hasattr(layer, "_kernel"):
+            yield layer._kernel, contracted_axes(layer)
         elif isinstance(layer, keras.layers.ReversibleEmbedding) and not layer.tie_weights:
-            found.append((layer.reverse_embeddings, 1))
-    return found
+            yield layer.reverse_embeddings, 1
 
 
 def turn(kernel: Tensor, axes: int) -> Tensor:
@@ -89,12 +97,7 @@ def lay_out_for_one_row(part: keras.layers.Layer) -> int:
     """
     if not runs_on_torch() or not multiplies_bytes_fast():
         return 0
-    layers = [part, *part._flatten_layers(include_self=False)]
-    kernels = [
-        (layer._kernel.value, _contracted(layer))
-        for layer in layers
-        if _is_int8(layer) and _contracted(layer) and hasattr(layer, "_kernel")
-    ]
+    kernels = [(variable.value, axes) for variable, axes in _int8_kernels(part)]
     others = [(kernel, axes) for kernel, axes in kernels if not _lies_turned(kernel, axes)]
     for kernel, axes in others:
         rows = math.prod(kernel.shape[:axes])
@@ -137,10 +140,10 @@ def project_each(layers: Sequence[keras.layers.Layer], x: Tensor) -> list[Tensor
         layers: Dense or EinsumDense, quantized or not.
         x: float[..., K]; what all of them take.
     """
-    axes = _contracted(layers[0])
-    alike = all(_contracted(each) == axes for each in layers[1:])
+    axes = contracted_axes(layers[0])
+    alike = all(contracted_axes(each) == axes for each in layers[1:])
     if not axes or not alike or not all(_is_ours(e, "_kernel", x, axes) for e in layers):
-        return [layer(x) for layer in layers]
+        return [project_floats(layer, x) for layer in layers]
     quantized = _quantize(layers[0], x, axes)
     return [_finish(layer, _product(layer, quantized, layer._kernel, layer.kernel_scale, axes))
             for layer in layers]  # fmt: skip
@@ -156,7 +159,7 @@ def project_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
     tied = embedding.tie_weights
     name = "_embeddings" if tied else "reverse_embeddings"
     if embedding.logit_soft_cap is not None or not _is_ours(embedding, name, x, 1, tied):
-        return embedding(x, reverse=True)
+        return floats_to_vocabulary(embedding, x)
     scale = embedding.embeddings_scale if tied else embedding.reverse_embeddings_scale
     quantized = _quantize(embedding, x, 1)
     return _product(embedding, quantized, getattr(embedding, name), scale, 1, tied)
@@ -197,23 +200,6 @@ def _is_ours(layer: Any, name: str, x: Tensor, axes: int, tied: bool = False) ->
         return alone and (tied or id(getattr(layer, name)) in turned)
     # A float copy of a whole vocabulary costs TensorFlow more than it gains.
     return not alone and isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
-
-
-def _contracted(layer: keras.layers.Layer) -> int:
-    """How many last axes of the input meet the first ones of the kernel; 0 if it is otherwise."""
-    if isinstance(layer, keras.layers.EinsumDense):
-        return _contracted_by(layer.equation)
-    return 1 if isinstance(layer, keras.layers.Dense) else 0
-
-
-@functools.cache
-def _contracted_by(equation: str) -> int:
-    inputs, rest = equation.replace(" ", "").split(",")
-    kernel, outputs = rest.split("->")
-    for axes in range(1, len(kernel)):
-        if inputs[-axes:] == kernel[:axes] and outputs == inputs[:-axes] + kernel[axes:]:
-            return axes
-    return 0
 
 
 def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequence[Any]]:
