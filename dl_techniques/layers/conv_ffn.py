@@ -14,6 +14,7 @@ from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import DepthwiseConv
 from dl_techniques.layers.fusion import Array, as_float64
 from dl_techniques.layers.initializers import HostTruncatedNormal
+from dl_techniques.layers.int8_projection import project
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 from dl_techniques.layers.torch_kernels import runs_on_torch, torch_dense
@@ -123,7 +124,7 @@ class ConvFFN(SwitchableLayer):
 
     def _mix_channels(self, x: Any, training: bool | None) -> Any:
         """float[..., C] -> float[..., C]: the two dense layers."""
-        return self.fc2(self.dropout(gelu(self.fc1(x)), training=training))
+        return project(self.fc2, self.dropout(gelu(project(self.fc1, x)), training=training))
 
     def fused_arrays(self) -> tuple[Array, ...]:
         """Kernel and bias of convolution and BatchNorm together."""

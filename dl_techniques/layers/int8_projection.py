@@ -220,7 +220,7 @@ def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequenc
     low, high = quantizer.value_range
     # Not `high / ...`, which PyTorch rounds twice.
     scale = ops.divide(high, x.abs().amax(dim=1, keepdim=True) + quantizer.epsilon)
-    return ops.cast((x * scale).round().clamp(low, high), "int8"), scale, outer
+    return ops.cast((x * scale).round_().clamp_(low, high), "int8"), scale, outer
 
 
 def _quantize_apart(quantizer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,7 +260,12 @@ def _product(
         sums = float_sums(numbers, kernel if tied else turned, turned=True)
     else:
         sums = float_sums(numbers, ops.reshape(kernel, (numbers.shape[1], -1)))
-    outputs = ops.cast(sums, layer.compute_dtype) / (scale * ops.reshape(kernel_scale, (1, -1)))
+    outputs = ops.cast(sums, layer.compute_dtype)
+    divisor = scale * ops.reshape(kernel_scale, (1, -1))
+    if runs_on_torch() and divisor.dtype == outputs.dtype:
+        outputs = outputs.div_(divisor)  # in place: a third less time for large maps
+    else:
+        outputs = outputs / divisor
     return ops.reshape(outputs, (*outer, *units))
 
 
