@@ -17,7 +17,7 @@ from keras import ops
 
 CALLS_OF_PREDICT = 8
 """Calls of `predict_on_batch` (or batches of `predict`) with the same shapes that run as they are.
-A recording takes as long as some dozen of small pictures: a single one should not pay for it."""
+A recording takes as long as some small pictures: a single one should not pay for it."""
 
 
 def as_tensors(args: Any) -> Any:
@@ -32,7 +32,8 @@ class Recording:
 
     Args:
         function: takes nested tensors and Python ints; it must compute the same operators whenever
-            shapes, data types and variables are the same.
+            shapes, data types and variables are the same. One whose operators depend on numbers
+            is never recorded.
         calls: how many calls of the same kind run as they are.
         variables: gives the variables that the function reads; where one is another object than
             before, the recordings made with it no longer count.
@@ -65,9 +66,10 @@ class Recording:
             args = keras.tree.map_structure(
                 lambda x: ops.convert_to_tensor(x, "int32") if type(x) is int else x, args
             )
-            if key not in self._recorded:
-                self._recorded[key] = _record(self.function, args)
-            return self._recorded[key](*args)
+            if key in self._recorded:
+                return self._recorded[key](*args)
+            self._recorded[key], outputs = _record(self.function, args)
+            return outputs
 
     def _forget_if_changed(self) -> None:
         values = [variable.value for variable in self.variables()]
@@ -84,12 +86,14 @@ def _kind(leaf: Any) -> list[Any]:
     return [getattr(leaf, name, None) for name in ("shape", "dtype", "device")]
 
 
-def _record(function: Callable[..., Any], args: Any) -> Callable[..., Any]:
-    from torch.fx.experimental.proxy_tensor import make_fx
+def _record(function: Callable[..., Any], args: Any) -> tuple[Callable[..., Any], Any]:
+    """A recording and its outputs; the function itself where operators depend on numbers."""
+    from dl_techniques.models.torch_graph import NotReplayableError, record_graph
 
-    # Tracing counts a bound method's `self` among the arguments, so it gets a plain function.
-    recorded: Callable[..., Any] = make_fx(lambda *given: function(*given))(*args)
-    return recorded
+    try:
+        return record_graph(function, args)
+    except NotReplayableError:
+        return function, function(*args)
 
 
 def recorded_predictions(model: Any, predict_function: Any) -> Any:

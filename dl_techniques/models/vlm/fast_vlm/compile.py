@@ -25,8 +25,9 @@ from dl_techniques.layers.int8_projection import (
 from dl_techniques.models.torch_recording import Recording, as_tensors
 
 Function = Callable[..., Any]
-# Recording takes as long as some fifty tokens: a single short answer should not pay for it.
-CALLS_BEFORE_RECORDING = 48
+# Recording saves its time within some twenty tokens or four pictures: a single short answer should
+# not pay for it.
+CALLS_BEFORE_RECORDING = 8
 
 
 class TurnedCopies:
