@@ -109,9 +109,9 @@ class ConvFFN(SwitchableLayer):
         else:
             x = self.conv(inputs, training=training)
         plain = _is_plain(self.fc1) and _is_plain(self.fc2)
-        if plain and _CONVOLVES.get() and self.fc1.quantization_mode is None:
+        if plain and _CONVOLVES.get() and self._is_float():
             return _convolve(self.fc2, gelu(_convolve(self.fc1, x)))
-        if plain and runs_on_torch() and self.fc1.quantization_mode is None:
+        if plain and runs_on_torch() and self._is_float():
             x = torch_dense(x, self.fc1.kernel, self.fc1.bias, with_gelu=True)
             x = self.dropout(x, training=training)
             return torch_dense(x, self.fc2.kernel, self.fc2.bias)
@@ -121,6 +121,12 @@ class ConvFFN(SwitchableLayer):
         shape = ops.shape(x)
         places = self._mix_channels(ops.reshape(x, (-1, shape[-1])), training)
         return ops.reshape(places, shape)
+
+    def _is_float(self) -> bool:
+        """Whether both dense layers compute in floating point, in the dtype of this layer."""
+        dense = (self.fc1, self.fc2)
+        alike = all(layer.compute_dtype == self.compute_dtype for layer in dense)
+        return alike and all(layer.quantization_mode is None for layer in dense)
 
     def _mix_channels(self, x: Any, training: bool | None) -> Any:
         """float[..., C] -> float[..., C]: the two dense layers."""

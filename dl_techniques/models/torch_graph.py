@@ -1,8 +1,8 @@
 """One run of a function on PyTorch as a graph of its operators, which can be run again.
 
 `make_fx` of PyTorch gives the same graph, but converts every tensor to a fake one and notes the
-stack at every operator: four seconds for an encoder of a thousand operators, as long as fifty
-pictures. Here the operators are noted as they are dispatched, in a fifth of a second.
+stack at every operator: 3.8 s for FastViTHD at 256 px, which encodes a picture in 0.17 s. Here the
+operators are noted as they are dispatched, in 0.2 s.
 
 Reference: Reed et al., "torch.fx", arXiv:2112.08429; `torch.utils._python_dispatch`.
 """

@@ -81,3 +81,16 @@ def test_dense_layers_as_convolutions(mode: str | None) -> None:
     with dense_as_convolutions():
         assert relative_difference(layer(x), expected) < 2e-6
     assert relative_difference(layer(x), expected) == 0
+
+
+@pytest.mark.parametrize("name", ["fc1", "fc2"])
+def test_one_dense_layer_in_int8(name: str) -> None:
+    layer, x = ConvFFN(16), random_array(2, 5, 4, 8)
+    layer.build(x.shape)
+    randomize(layer)
+    expected = numbers(layer(x))
+    getattr(layer, name).quantize("int8")
+    for form in (numbers(layer(x)), numbers(keras.Sequential([layer]).predict(x, verbose=0))):
+        assert 0 < relative_difference(form, expected) < 0.03
+    with dense_as_convolutions():
+        assert relative_difference(layer(x), expected) < 0.03
