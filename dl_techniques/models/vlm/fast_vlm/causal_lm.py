@@ -217,8 +217,8 @@ class FastVLMCausalLM(
     ) -> None:
         """Quantizes the decoder and the projector.
 
-        The vision encoder stays in floating point: Keras quantizes no convolutions, and its few
-        dense layers are not worth their error. Quantize it on its own if you want to.
+        The vision encoder stays in floating point: Keras quantizes no convolutions. Its dense
+        layers may be quantized on their own, `backbone.vision_encoder.quantize(mode)`.
 
         Args:
             mode: `"int8"`, `"int4"` or `"float8"`.
