@@ -14,10 +14,9 @@ from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import DepthwiseConv
 from dl_techniques.layers.fusion import Array, as_float64
 from dl_techniques.layers.initializers import HostTruncatedNormal
-from dl_techniques.layers.int8_projection import project
+from dl_techniques.layers.int8_projection import project, project_with_gelu
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
-from dl_techniques.layers.torch_kernels import runs_on_torch, torch_dense
 
 Shape = tuple[int | None, ...]
 _CONVOLVES: ContextVar[bool] = ContextVar("dense layers of maps as convolutions", default=False)
@@ -108,13 +107,9 @@ class ConvFFN(SwitchableLayer):
             x = self.folded_conv(inputs)
         else:
             x = self.conv(inputs, training=training)
-        plain = _is_plain(self.fc1) and _is_plain(self.fc2)
+        plain = type(self.fc1) is keras.layers.Dense  # others may follow their inputs' identity
         if plain and _CONVOLVES.get() and self._is_float():
             return _convolve(self.fc2, gelu(_convolve(self.fc1, x)))
-        if plain and runs_on_torch() and self._is_float():
-            x = torch_dense(x, self.fc1.kernel, self.fc1.bias, with_gelu=True)
-            x = self.dropout(x, training=training)
-            return torch_dense(x, self.fc2.kernel, self.fc2.bias)
         if keras.config.backend() != "tensorflow" or not plain:
             return self._mix_channels(x, training)
         # TensorFlow's oneDNN computes matrix product, bias and GELU in one go, of matrices alone.
@@ -123,14 +118,13 @@ class ConvFFN(SwitchableLayer):
         return ops.reshape(places, shape)
 
     def _is_float(self) -> bool:
-        """Whether both dense layers compute in floating point, in the dtype of this layer."""
-        dense = (self.fc1, self.fc2)
-        alike = all(layer.compute_dtype == self.compute_dtype for layer in dense)
-        return alike and all(layer.quantization_mode is None for layer in dense)
+        """Whether both dense layers compute in floating point."""
+        return all(layer.quantization_mode is None for layer in (self.fc1, self.fc2))
 
     def _mix_channels(self, x: Any, training: bool | None) -> Any:
         """float[..., C] -> float[..., C]: the two dense layers."""
-        return project(self.fc2, self.dropout(gelu(project(self.fc1, x)), training=training))
+        hidden = self.dropout(project_with_gelu(self.fc1, x), training=training)
+        return project(self.fc2, hidden)
 
     def fused_arrays(self) -> tuple[Array, ...]:
         """Kernel and bias of convolution and BatchNorm together."""
@@ -160,11 +154,6 @@ def _convolve(dense: keras.layers.Dense, x: Any) -> Any:
     """A dense layer of a map: float[B, H, W, C] -> float[B, H, W, F]."""
     kernel = ops.expand_dims(dense.kernel, (0, 1))
     return ops.add(ops.conv(x, kernel, data_format="channels_last"), dense.bias)
-
-
-def _is_plain(layer: keras.layers.Layer) -> bool:
-    """Whether nothing follows a layer's inputs: no class of its own, no `call` put in its place."""
-    return type(layer) is keras.layers.Dense and "call" not in vars(layer)
 
 
 def _dense_init() -> dict[str, Any]:

@@ -14,22 +14,25 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.torch_kernels import runs_on_torch, torch_dense
 
 Tensor = Any
 
 
-def project_floats(layer: keras.layers.Layer, x: Tensor) -> Tensor:
-    """The same as `layer(x)`: float[..., K] -> float[..., N].
+def project_floats(layer: keras.layers.Layer, x: Tensor, with_gelu: bool = False) -> Tensor:
+    """The same as `layer(x)`, or as `gelu(layer(x))`: float[..., K] -> float[..., N].
 
     Args:
         layer: Dense or EinsumDense, or anything that is called.
         x: what the layer takes.
+        with_gelu: whether the exact GELU follows.
     """
     axes = contracted_axes(layer)
     plain = type(layer) in (keras.layers.Dense, keras.layers.EinsumDense)
-    if not axes or not _multiplies_floats(layer, x, plain):
-        return layer(x)
+    linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
+    if not axes or not _multiplies_floats(layer, x, plain and (linear or not with_gelu)):
+        return gelu(layer(x)) if with_gelu else layer(x)
     dtype = layer.compute_dtype
     x, kernel = ops.cast(ops.convert_to_tensor(x), dtype), ops.cast(layer.kernel, dtype)
     outer, units = x.shape[: x.ndim - axes], kernel.shape[axes:]
@@ -37,11 +40,9 @@ def project_floats(layer: keras.layers.Layer, x: Tensor) -> Tensor:
     bias = None
     if layer.bias is not None:
         bias = _shaped(_spread(ops.cast(layer.bias, dtype), units), (math.prod(units),))
-    flat = torch_dense(
-        _shaped(x, (*outer, depth)), _shaped(kernel, (depth, math.prod(units))), bias
-    )
-    outputs = _shaped(flat, (*outer, *units))
-    return outputs if layer.activation is None else layer.activation(outputs)
+    x, kernel = _shaped(x, (*outer, depth)), _shaped(kernel, (depth, math.prod(units)))
+    outputs = _shaped(torch_dense(x, kernel, bias, with_gelu), (*outer, *units))
+    return outputs if linear else layer.activation(outputs)
 
 
 def _spread(bias: Tensor, units: tuple[int, ...]) -> Tensor:

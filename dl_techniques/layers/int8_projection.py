@@ -21,6 +21,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.float_projection import (
     contracted_axes,
     floats_to_vocabulary,
@@ -131,6 +132,18 @@ def project(layer: keras.layers.Layer, x: Tensor) -> Tensor:
         4
     """
     return project_each((layer,), x)[0]
+
+
+def project_with_gelu(layer: keras.layers.Layer, x: Tensor) -> Tensor:
+    """The same as `gelu(layer(x))`, in inference.
+
+    Args:
+        layer: Dense or EinsumDense, quantized or not.
+        x: float[..., K].
+    """
+    if getattr(layer, "quantization_mode", None) is None:
+        return project_floats(layer, x, with_gelu=True)
+    return gelu(project(layer, x))
 
 
 def project_each(layers: Sequence[keras.layers.Layer], x: Tensor) -> list[Tensor]:

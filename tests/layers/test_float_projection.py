@@ -11,7 +11,9 @@ import pytest
 from keras import ops
 
 from dl_techniques.layers import float_projection
+from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.float_projection import floats_to_vocabulary, project_floats
+from dl_techniques.layers.int8_projection import project_with_gelu
 from dl_techniques.layers.torch_kernels import runs_on_torch
 from tests.helpers import Array, numbers, random_array, relative_difference
 
@@ -34,9 +36,9 @@ def our_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
     multiply = float_projection.torch_dense
 
-    def counting(x: Any, kernel: Any, bias: Any = None) -> Any:
+    def counting(x: Any, kernel: Any, *others: Any) -> Any:
         seen.append(tuple(kernel.shape))
-        return multiply(x, kernel, bias)
+        return multiply(x, kernel, *others)
 
     monkeypatch.setattr(float_projection, "torch_dense", counting)
     return seen
@@ -117,3 +119,12 @@ def test_gradients_and_replaced_calls_go_through_the_layer(our_products: list[An
     with without_torch_gradients():
         project_floats(layer, x)
     assert seen == ["here"] and not our_products
+
+
+@pytest.mark.parametrize("name", ["dense", "row", "heads"])
+def test_a_gelu_follows_whatever_the_layer_gives(name: str) -> None:
+    layer, x = layer_and_input(name)
+    with keras.device("cpu:0"), without_torch_gradients():
+        expected = numbers(gelu(layer(x)))
+        assert relative_difference(project_floats(layer, x, with_gelu=True), expected) < 1e-6
+        assert relative_difference(project_with_gelu(layer, x), expected) < 1e-6

@@ -16,8 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.layers.activations import gelu
-from dl_techniques.layers.int8_projection import project
+from dl_techniques.layers.int8_projection import project, project_with_gelu
 from dl_techniques.layers.token_selector import TokenSelector
 
 Tensor = Any
@@ -54,7 +53,7 @@ class Projector(keras.layers.Layer):
 
     def call(self, features: Tensor) -> Tensor:
         """float[..., C] -> float[..., D]."""
-        return project(self.dense_2, gelu(project(self.dense_1, features)))
+        return project(self.dense_2, project_with_gelu(self.dense_1, features))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Only the last axis changes."""
