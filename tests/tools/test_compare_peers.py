@@ -6,6 +6,7 @@ import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ import pytest
 
 from dl_techniques.evaluation.speed import median
 from tools.compare_peers import __main__ as command
+from tools.compare_peers import timing, worker
 from tools.compare_peers.job import IMAGE_ID, Job
 from tools.compare_peers.measure import compare, groups, relative_difference
 from tools.compare_peers.peak import measured_peak
@@ -22,6 +24,7 @@ from tools.compare_peers.report import facts, shares, to_json, to_markdown
 from tools.compare_peers.workers import PeerError, environment
 
 JOB = Job("vision", "nano", 32)
+TURN = 0.125
 
 
 def peer(name: str, precision: str = "float32", module: str = "numpy") -> Peer:
@@ -44,7 +47,8 @@ class Fake:
     def output(self) -> np.ndarray:
         return np.asarray(self.outputs.get(self.name, [1.0, -2.0]))
 
-    def times(self) -> dict[str, float]:
+    def times(self, turn_seconds: float = TURN) -> dict[str, float]:
+        assert turn_seconds == TURN
         self.log.append(self.name)
         if self.seconds.get(self.name) == 0:
             raise PeerError("out of memory")
@@ -63,7 +67,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
 
 
 def run(names: list[Peer], **options: Any) -> list[Any]:
-    return compare(names, Path("."), 2, pause=0.0, start=Fake, **options)
+    return compare(names, Path("."), 2, pause=0.0, turn_seconds=TURN, start=Fake, **options)
 
 
 def test_peers_take_turns(fake: type[Fake]) -> None:
@@ -111,6 +115,14 @@ def test_what_computes_something_else_gets_no_time(fake: type[Fake]) -> None:
     assert "not installed: no_such_module" in rows["absent"]
     assert len({line.count("|") for line in rows.values()}) == 1
     assert "1.00" in rows["rough"] and "5.0e-02" in rows["rough"]
+
+
+def test_a_turn_is_the_median_of_what_fits_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.1, 0.2, 0.3, 0.4])  # after the start: before the second run, the third, ..
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    values = iter([9.0, 2.0, 1.0, 3.0])
+    times = worker.answer(SimpleNamespace(times=lambda: {"forward": next(values)}), "times 0.35")
+    assert times == {"times": {"forward": 2.5}} and next(values, None) is None
 
 
 def test_report(fake: type[Fake]) -> None:
@@ -177,7 +189,10 @@ class InProcess:
 
     def __init__(self, peer: Peer, folder: Path) -> None:
         self.runner = peer.load(folder)
-        self.output, self.times = self.runner.output, self.runner.times
+        self.output = self.runner.output
+
+    def times(self, turn_seconds: float) -> dict[str, float]:
+        return timing.turn(self.runner.times, turn_seconds)
 
     def close(self) -> float:
         return 0.0
@@ -194,7 +209,7 @@ def test_the_same_network_on_both_sides(network: str, tmp_path: Path) -> None:
     prepare(tmp_path)
     names = ["torch_eager", "torch_branched", "torch_channels_last", "ours_torch_fused"]
     peers = choose("vision", [*names, "ours_torch"])
-    results = compare(peers, tmp_path, 1, pause=0.0, start=InProcess)
+    results = compare(peers, tmp_path, 1, pause=0.0, turn_seconds=0.0, start=InProcess)
     assert [r.reason for r in results] == [None] * 5
     assert all(0 < r.difference < 1e-4 for r in results[1:])
     assert all(r.ratio["forward"] > 0 for r in results)

@@ -20,6 +20,7 @@ from tools.compare_peers.peak import measured_peak
 from tools.compare_peers.peers import PEERS, Peer, choose
 from tools.compare_peers.prepare import MACS
 from tools.compare_peers.report import facts, shares, to_json, to_markdown
+from tools.compare_peers.timing import TURN_SECONDS
 
 SIZES = {"vision": 512, "vlm": 1024}
 
@@ -42,7 +43,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--threads", type=int, default=0, help="0: one for each core")
     found.add_argument("--peers", type=lambda text: text.split(","), help="names, with commas")
     found.add_argument("--at-once", type=int, default=6, help="processes held in memory")
-    found.add_argument("--pause", type=float, default=0.2, help="seconds between two runs")
+    found.add_argument("--pause", type=float, default=0.2, help="seconds between two turns")
+    found.add_argument("--turn-seconds", type=float, default=TURN_SECONDS,
+                       help="a peer computes again until they are over, and its median counts; "
+                       "0: once, which times a start after a rest")  # fmt: skip
     found.add_argument("--files", type=Path, metavar="FOLDER",
                        help="keep weights and engine files there, for the next run")  # fmt: skip
     found.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
@@ -115,8 +119,9 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str, A
     for peer in peers:
         write_file_of(peer, folder)
     peak = measured_peak(job.threads)
-    results = compare(peers, folder, options.repeats, options.at_once, options.pause, say=say)
-    about = facts(job, options.repeats)
+    pace = options.pause, options.turn_seconds
+    results = compare(peers, folder, options.repeats, options.at_once, *pace, say=say)
+    about = facts(job, options.repeats, options.turn_seconds)
     table = to_markdown(results, about)
     if job.work == "vision":
         operations = 2 * int((folder / MACS).read_text())

@@ -12,6 +12,7 @@ import numpy as np
 
 from dl_techniques.evaluation.speed import median
 from tools.compare_peers.peers import LIMITS, Peer
+from tools.compare_peers.timing import TURN_SECONDS
 from tools.compare_peers.workers import PeerError, Worker
 
 Start = Callable[[Peer, Path], Any]
@@ -45,6 +46,7 @@ def compare(
     repeats: int,
     at_once: int = 6,
     pause: float = 0.2,
+    turn_seconds: float = TURN_SECONDS,
     start: Start = Worker,
     say: Say = lambda line: None,
 ) -> list[Result]:
@@ -55,7 +57,8 @@ def compare(
         folder: of the comparison.
         repeats: timed rounds; one more comes before and does not count.
         at_once: processes that are held in memory at once; the baseline is one of every group.
-        pause: seconds between two runs, in which threads of the last one go to sleep.
+        pause: seconds between two turns, in which threads of the last one go to sleep.
+        turn_seconds: a peer computes again until they are over; its time is the median.
         start: makes the process of a peer.
         say: told what happens.
 
@@ -66,7 +69,7 @@ def compare(
     results = {peer.name: Result(peer) for peer in peers}
     for group in groups(others, at_once - 1):
         members = [results[peer.name] for peer in (baseline, *group)]
-        _run_group(members, folder, repeats, pause, start, say)
+        _run_group(members, folder, repeats, (pause, turn_seconds), start, say)
     return list(results.values())
 
 
@@ -78,7 +81,12 @@ def groups(peers: Sequence[Peer], size: int) -> Iterator[Sequence[Peer]]:
 
 
 def _run_group(
-    members: list[Result], folder: Path, repeats: int, pause: float, start: Start, say: Say
+    members: list[Result],
+    folder: Path,
+    repeats: int,
+    pace: tuple[float, float],
+    start: Start,
+    say: Say,
 ) -> None:
     workers: dict[str, Any] = {}
     try:
@@ -88,7 +96,7 @@ def _run_group(
             if worker is not None:
                 workers[result.peer.name] = worker
         _check_outputs(members, workers, say)
-        fresh = _take_turns(members, workers, repeats, pause, say)
+        fresh = _take_turns(members, workers, repeats, pace, say)
     finally:
         peaks = {name: worker.close() for name, worker in workers.items()}
     _enter(members, fresh, peaks)
@@ -148,9 +156,14 @@ def _drop(result: Result, workers: dict[str, Any], reason: str) -> None:
 
 
 def _take_turns(
-    members: list[Result], workers: dict[str, Any], repeats: int, pause: float, say: Say
+    members: list[Result],
+    workers: dict[str, Any],
+    repeats: int,
+    pace: tuple[float, float],
+    say: Say,
 ) -> dict[str, list[dict[str, float]]]:
-    """Name -> its runs, the first round left out."""
+    """Name -> its turns, the first round left out; `pace`: pause and length of a turn, seconds."""
+    pause, turn_seconds = pace
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
     by_name = {result.peer.name: result for result in members}
     for turn in range(repeats + 1):
@@ -158,7 +171,7 @@ def _take_turns(
         for name in list(workers):
             time.sleep(pause)
             try:
-                times = workers[name].times()
+                times = workers[name].times(turn_seconds)
             except PeerError as error:
                 _drop(by_name[name], workers, f"failed: {error}")
                 del runs[name]

@@ -14,6 +14,7 @@ from dl_techniques.evaluation.report import processor_name
 from dl_techniques.evaluation.speed import median
 from tools.compare_peers.job import Job
 from tools.compare_peers.measure import Result
+from tools.compare_peers.timing import TURN_SECONDS
 
 PACKAGES = (
     "keras", "tensorflow", "jax", "torch", "timm", "transformers", "onnxruntime", "openvino",
@@ -22,7 +23,7 @@ PACKAGES = (
 UNITS = {"forward": "ms", "first_token": "ms", "token": "ms", "second_question": "ms"}
 
 
-def facts(job: Job, repeats: int) -> dict[str, Any]:
+def facts(job: Job, repeats: int, turn_seconds: float = TURN_SECONDS) -> dict[str, Any]:
     """Date, machine, packages and what was measured."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -33,6 +34,7 @@ def facts(job: Job, repeats: int) -> dict[str, Any]:
         "threads": job.threads or cores,
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "repeats": repeats,
+        "turn_seconds": turn_seconds,
         "job": asdict(job),
     }
 
@@ -118,6 +120,6 @@ def _described(about: dict[str, Any]) -> str:
     return (
         f"{job['network']}, {job['image_size']} px, batch {job['batch_size']}; "
         f"{about['processor']}, {about['cores']} cores, {about['threads']} threads, "
-        f"{about['system']}; median of {about['repeats']} rounds in turns, {about['date']}; "
-        f"{packages}"
+        f"{about['system']}; median of {about['repeats']} rounds, in turns of "
+        f"{about['turn_seconds']:g} s, {about['date']}; {packages}"
     )

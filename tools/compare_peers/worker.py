@@ -1,8 +1,8 @@
 """The process of one peer: loads its weights once, then computes when a line asks for it.
 
 Run as `python -m tools.compare_peers.worker WORK PEER FOLDER`. It answers every line on stdin by
-one line of JSON on stdout: "times" by the seconds of one computation, "output FILE" by writing
-what it computes to FILE. Whatever else prints goes to stderr.
+one line of JSON on stdout: "times SECONDS" by the seconds of one computation, the median of a turn
+that long, "output FILE" by writing what it computes to FILE. Whatever else prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ import numpy as np
 
 from dl_techniques.allocator import keep_freed_memory
 from tools.compare_peers.peers import PEERS, Runner
+from tools.compare_peers.timing import turn
 
 
 def answer(runner: Runner, request: str) -> dict[str, Any]:
     """Does what a line asks for."""
-    verb, _, file = request.partition(" ")
+    verb, _, argument = request.partition(" ")
     if verb == "times":
-        return {"times": runner.times()}
+        return {"times": turn(runner.times, float(argument))}
     if verb == "output":
-        np.save(file, runner.output())
-        return {"written": file}
+        np.save(argument, runner.output())
+        return {"written": argument}
     raise ValueError(f"unknown request {request!r}")
 
 

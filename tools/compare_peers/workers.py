@@ -80,9 +80,9 @@ class Worker:
             raise PeerError("its process has ended") from error
         return self._reply()
 
-    def times(self) -> dict[str, float]:
-        """Lets the peer compute once: seconds by name."""
-        seconds: dict[str, float] = self.ask("times")["times"]
+    def times(self, turn_seconds: float = 0.0) -> dict[str, float]:
+        """Lets the peer compute so long, at least once: medians of its seconds, by name."""
+        seconds: dict[str, float] = self.ask(f"times {turn_seconds}")["times"]
         return seconds
 
     def output(self) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dl_techniques.evaluation.speed import median
+from tools.compare_peers import timing
 from tools.compare_peers.gpu.settings import Settings
 
 
@@ -16,13 +16,7 @@ def turn(once: Callable[[], dict[str, float]], settings: Settings) -> dict[str, 
         once: computes once and waits for the result; seconds by name.
         settings: how long.
     """
-    for _ in range(settings.uncounted):
-        once()
-    runs: list[dict[str, float]] = []
-    end = time.perf_counter() + settings.turn_seconds
-    while len(runs) < settings.least or time.perf_counter() < end:
-        runs.append(once())
-    return {name: median([run[name] for run in runs]) for name in runs[0]}
+    return timing.turn(once, settings.turn_seconds, settings.least, settings.uncounted)
 
 
 def seconds_of(compute: Callable[[], object], wait: Callable[[], object]) -> float:
