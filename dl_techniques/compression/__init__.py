@@ -17,6 +17,7 @@ from dl_techniques.compression.optimizing import OptimizeReport, optimize
 from dl_techniques.compression.pruning_gradual import prune_gradually
 from dl_techniques.compression.quantization_aware import calibrate, quantization_aware
 from dl_techniques.compression.recipe import Recipe
+from dl_techniques.compression.static_int8 import quantize_static
 from dl_techniques.compression.target import recipe_for_size
 from dl_techniques.compression.weight_only import quantize_weights
 
@@ -31,6 +32,7 @@ __all__ = [
     "prune_channels",
     "prune_gradually",
     "quantization_aware",
+    "quantize_static",
     "quantize_weights",
     "recipe_for_size",
     "sparsity_report",

@@ -16,10 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from dl_techniques.compression.fake_quant import ActivationQuantizer, Arithmetic, computed_by
+from dl_techniques.compression.fake_quant import (
+    ActivationQuantizer,
+    Arithmetic,
+    Range,
+    computed_by,
+)
 from dl_techniques.compression.quantization_aware_layers import FAKE_QUANT_CLASSES, FakeQuantized
 from dl_techniques.compression.quantized_layers import (
     choose_layers,
@@ -194,15 +198,12 @@ class _Observer(Arithmetic):
     """Computes in float and notes the extremes of what passes each quantizer."""
 
     def __init__(self) -> None:
-        self.ranges: dict[int, tuple[ActivationQuantizer, float, float]] = {}
+        self.ranges: dict[int, tuple[ActivationQuantizer, Range]] = {}
 
     def activations(self, quantizer: ActivationQuantizer, inputs: Any, training: bool) -> Any:
         """Widens the quantizer's range by these inputs."""
-        values = ops.convert_to_numpy(ops.cast(inputs, "float32"))
-        _, low, high = self.ranges.get(id(quantizer), (quantizer, 0.0, 0.0))
-        # Unlike Python's, these let a value that is no number through.
-        low, high = np.minimum(low, values.min()), np.maximum(high, values.max())
-        self.ranges[id(quantizer)] = (quantizer, float(low), float(high))
+        _, seen = self.ranges.setdefault(id(quantizer), (quantizer, Range()))
+        seen.widen(inputs)
         return inputs
 
 
@@ -222,22 +223,21 @@ def calibrate(model: Any, pictures: Any, batch_size: int = 32) -> None:
     fake_quantized(model)
     observer = _Observer()
     with computed_by(observer):
-        for batch in _batches(pictures, batch_size):
+        for batch in picture_batches(pictures, batch_size):
             model(batch, training=False)
     if not observer.ranges:
         raise CompressionError(
             "calibrate needs pictures and got none, or the model rounds weights only; give "
             "float[N, H, W, 3] or an iterable of batches"
         )
-    for quantizer, low, high in observer.ranges.values():
-        if not np.isfinite([low, high]).all():
+    for quantizer, seen in observer.ranges.values():
+        if not seen.finite:
             raise CompressionError(f"activations at {quantizer.path} are not finite")
-        quantizer.low.assign(low)
-        # Zero everywhere: every range holds it, this one leaves room.
-        quantizer.high.assign(high if high > low else 1.0)
+        seen.assign_to(quantizer)
 
 
-def _batches(pictures: Any, batch_size: int) -> Iterable[Any]:
+def picture_batches(pictures: Any, batch_size: int) -> Iterable[Any]:
+    """The batches of an array of pictures, or the first entries of an iterable of batches."""
     if hasattr(pictures, "shape"):
         for start in range(0, len(pictures), batch_size):
             yield pictures[start : start + batch_size]

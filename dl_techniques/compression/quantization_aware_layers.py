@@ -53,7 +53,8 @@ class FakeQuantized(QuantizedLayer):
         if not self.scheme[name]:
             return None
         bits, momentum = self.scheme["bits"], self.scheme["momentum"]
-        return ActivationQuantizer(bits, momentum, name=f"{name}_quantizer")
+        policy = self.dtype_policy  # type: ignore[attr-defined]
+        return ActivationQuantizer(bits, momentum, name=f"{name}_quantizer", dtype=policy)
 
     def build_quantization(self) -> None:
         """Creates the ranges of the activations."""

@@ -8,7 +8,7 @@ place in every network that holds it stay.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -157,18 +157,25 @@ def note(network: Any, kind: str, table: Mapping[str, Mapping[str, Any]]) -> Non
     object.__setattr__(network, "quantization", {"kind": kind, "layers": layers})
 
 
-def choose_layers(model: Any, classes: Mapping[type, type], skip: Sequence[str]) -> list[str]:
+def choose_layers(
+    model: Any,
+    classes: Mapping[type, type],
+    skip: Sequence[str],
+    suits: Callable[[Any], bool] = lambda layer: True,
+) -> list[str]:
     """Paths of all layers of a model that can be quantized, without those to leave alone.
 
     Args:
         model: a built Keras model.
         classes: float class -> quantized class.
         skip: regular expressions, searched for in the paths.
+        suits: of the layers of these classes, which can be.
 
     Raises:
         CompressionError: nothing to quantize, or an expression that is none or finds nothing.
     """
-    able = [path for path, layer in named_layers(model) if type(layer) in classes]
+    layers = named_layers(model)
+    able = [path for path, layer in layers if type(layer) in classes and suits(layer)]
     if not able:
         raise CompressionError(
             f"{model.name} has no convolution or dense layer that could be quantized"

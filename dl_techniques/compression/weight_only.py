@@ -127,14 +127,11 @@ def quantize_weights(model: Any, *, bits: int = 8, skip: Sequence[str] = ()) -> 
     """
     if bits != 8:
         raise CompressionError(f"Keras stores kernels in 8 bits, got bits={bits}; leave it out")
-    network = _encoder_of(model)
+    network = float_network_of(model)
+    paths = choose_layers(network, INT8_CLASSES, skip)
     if isinstance(network, SwitchableModel):
-        if network.quantization is not None:
-            raise CompressionError(f"{network.name} is quantized already; start from the float one")
-        paths = choose_layers(_folded(network), INT8_CLASSES, skip)
         attach(network, {path: {} for path in paths})
     else:
-        paths = choose_layers(network, INT8_CLASSES, skip)
         convert(network, INT8_CLASSES, {path: {} for path in paths})
     if network is not model and hasattr(model, "_forget_compiled"):
         model._forget_compiled()
@@ -152,12 +149,16 @@ def attach(network: SwitchableModel, table: Mapping[str, Mapping[str, Any]]) -> 
     note(network, KIND, table)
 
 
-def _folded(network: SwitchableModel) -> SwitchableModel:
-    network.reparameterize(fold=True)
-    return network
+def float_network_of(model: Any) -> Any:
+    """The vision encoder of a vision-language model, or the model itself; folded, if it can be.
 
-
-def _encoder_of(model: Any) -> Any:
-    """The vision encoder of a vision-language model, or the model itself."""
+    Raises:
+        CompressionError: it is quantized already.
+    """
     backbone = getattr(model, "backbone", model)
-    return getattr(backbone, "vision_encoder", model)
+    network = getattr(backbone, "vision_encoder", model)
+    if isinstance(network, SwitchableModel):
+        if network.quantization is not None:
+            raise CompressionError(f"{network.name} is quantized already; start from the float one")
+        network.reparameterize(fold=True)
+    return network

@@ -14,7 +14,7 @@ from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import DepthwiseConv
 from dl_techniques.layers.fusion import Array, as_float64
 from dl_techniques.layers.initializers import HostTruncatedNormal
-from dl_techniques.layers.int8_projection import project, project_with_gelu
+from dl_techniques.layers.int8_projection import feed_forward, project, project_with_gelu
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 
@@ -123,6 +123,8 @@ class ConvFFN(SwitchableLayer):
 
     def _mix_channels(self, x: Any, training: bool | None) -> Any:
         """float[..., C] -> float[..., C]: the two dense layers."""
+        if not self.dropout_rate:
+            return feed_forward(self.fc1, self.fc2, x)
         hidden = self.dropout(project_with_gelu(self.fc1, x), training=training)
         return project(self.fc2, hidden)
 

@@ -146,6 +146,27 @@ def project_with_gelu(layer: keras.layers.Layer, x: Tensor) -> Tensor:
     return gelu(project(layer, x))
 
 
+def feed_forward(first: keras.layers.Layer, second: keras.layers.Layer, x: Tensor) -> Tensor:
+    """The same as `second(gelu(first(x)))`, in inference: float[..., K] -> float[..., N].
+
+    What goes from one layer to the other is bytes where both multiply bytes.
+
+    Args:
+        first: Dense, quantized or not.
+        second: the same.
+        x: float[..., K].
+    """
+    if all(hasattr(layer, "byte_product") for layer in (first, second)):
+        linear = first.activation in (None, keras.activations.linear)
+        widening, narrowing = first.byte_product(x), second.byte_product(x)
+        if linear and widening is not None and narrowing is not None:
+            numbers = widening.bytes_of(x)
+            hidden = widening(numbers, first.compute_dtype, with_gelu=True, following=narrowing)
+            outputs = narrowing(hidden, second.compute_dtype)
+            return outputs if second.activation is None else second.activation(outputs)
+    return project(second, project_with_gelu(first, x))
+
+
 def project_each(layers: Sequence[keras.layers.Layer], x: Tensor) -> list[Tensor]:
     """The same as `[layer(x) for layer in layers]`; where it is ours, `x` is quantized once.
 

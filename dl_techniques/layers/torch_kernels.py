@@ -63,7 +63,7 @@ def torch_dense(x: Any, kernel: Any, bias: Any = None, with_gelu: bool = False) 
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
     bias = None if bias is None else ops.convert_to_tensor(bias)
     wants_gradients = torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad)
-    if wants_gradients or x.dtype != kernel.dtype or _may_run_elsewhere(x):
+    if wants_gradients or x.dtype != kernel.dtype or may_run_elsewhere(x):
         outputs = torch.nn.functional.linear(x, kernel.T, bias)
         return torch_gelu(outputs) if with_gelu else outputs
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
@@ -89,7 +89,7 @@ def _onednn_knows(dtype: Any) -> bool:
     return bool(dtype == torch.float32)
 
 
-def _may_run_elsewhere(x: Any) -> bool:
+def may_run_elsewhere(x: Any) -> bool:
     """Whether a computation is elsewhere than on this CPU, or traced for what may be elsewhere."""
     import torch
 
@@ -114,7 +114,7 @@ def torch_depthwise_conv(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
     bias = None if bias is None else ops.convert_to_tensor(bias)
     size, _, channels, multiplier = kernel.shape
-    if multiplier == 1 or _may_run_elsewhere(x):
+    if multiplier == 1 or may_run_elsewhere(x):
         kernel = kernel.reshape(size, size, 1, channels * multiplier)
         return _convolve(x, kernel, bias, stride, channels)
     # oneDNN has vector instructions for one output of a channel only: 7x7, stride 2, two outputs

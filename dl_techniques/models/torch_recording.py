@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from dl_techniques.layers.byte_product import ByteProduct, products_used
+
 CALLS_OF_PREDICT = 8
 """Calls of `predict_on_batch` (or batches of `predict`) with the same shapes that run as they are.
 A recording takes as long as some small pictures: a single one should not pay for it."""
@@ -36,7 +38,8 @@ class Recording:
             is never recorded.
         calls: how many calls of the same kind run as they are.
         variables: gives the variables that the function reads; where one is another object than
-            before, the recordings made with it no longer count.
+            before, the recordings made with it no longer count. Nor do those with a product of
+            bytes whose variables hold other numbers.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Recording:
         self._known: list[Any] = []
         self._seen: Counter[str] = Counter()
         self._recorded: dict[str, Callable[..., Any]] = {}
+        self._products: list[ByteProduct] = []
 
     def __call__(self, *args: Any) -> Any:
         """The function's result, without gradients."""
@@ -68,7 +72,9 @@ class Recording:
             )
             if key in self._recorded:
                 return self._recorded[key](*args)
-            self._recorded[key], outputs = _record(self.function, args)
+            with products_used() as products:
+                self._recorded[key], outputs = _record(self.function, args)
+            self._products += products
             return outputs
 
     def _forget_if_changed(self) -> None:
@@ -76,10 +82,11 @@ class Recording:
         same = len(values) == len(self._known) and all(
             a is b for a, b in zip(values, self._known, strict=True)
         )
-        if not same:
+        if not same or not all(product.current() for product in self._products):
             self._known = values
             self._seen.clear()
             self._recorded.clear()
+            self._products.clear()
 
 
 def _kind(leaf: Any) -> list[Any]:

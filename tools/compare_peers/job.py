@@ -47,12 +47,12 @@ class Job:
         """The numbers that `write` left."""
         return cls(**json.loads((folder / FILE).read_text(encoding="utf-8")))
 
-    def pictures(self) -> np.ndarray:
+    def pictures(self, seed: int = 7) -> np.ndarray:
         """float32[B, S, S, 3] in [0, 1): coloured patches under noise.
 
         Noise alone looks the same to a network every time.
         """
-        rng = np.random.default_rng(7)
+        rng = np.random.default_rng(seed)
         side = self.image_size // 8
         colours = rng.random((self.batch_size, 8, 8, 3))
         patches = np.kron(colours, np.ones((1, side, side, 1)))

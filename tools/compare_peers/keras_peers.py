@@ -35,6 +35,7 @@ class KerasRunner:
         form: "folded" or "fused".
         dtype: of weights and arithmetic.
         library_convolution: on JAX, XLA's depthwise convolution instead of the shifted sums.
+        static: whether matrix products are in static int8.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class KerasRunner:
         form: str = "folded",
         dtype: str = "float32",
         library_convolution: bool = False,
+        static: bool = False,
     ) -> None:
         import keras
 
         from dl_techniques import FastVLM
+        from dl_techniques.compression.static_int8 import quantize_static
         from dl_techniques.layers import convolution
         from dl_techniques.models.torch_recording import CALLS_OF_PREDICT
 
@@ -56,6 +59,8 @@ class KerasRunner:
             convolution.prefers_shifts = lambda: False
         self.network = FastVLM.from_preset(folder / form, dtype=dtype)
         self.images = job.pictures()
+        if static:
+            quantize_static(self.network, job.pictures(seed=8))
         if keras.config.backend() == "torch":  # what a process gets that predicts often
             for _ in range(CALLS_OF_PREDICT + 1):
                 self.network.predict_on_batch(self.images)

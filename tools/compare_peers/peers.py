@@ -94,6 +94,13 @@ def _keras_peers() -> Iterator[Peer]:
             f"ours_{backend}_bfloat16", f"ours, folded, {name}", "keras_peers:KerasRunner",
             (backend,), "bfloat16", backend, {"form": "folded", "dtype": "bfloat16"},
         )  # fmt: skip
+    for dtype in ("float32", "bfloat16"):
+        suffix = "" if dtype == "float32" else f"_{dtype}"
+        yield Peer(
+            f"ours_torch{suffix}_static", f"ours, folded, PyTorch, products int8, rest {dtype}",
+            "keras_peers:KerasRunner", ("torch",), "int8", "torch",
+            {"form": "folded", "dtype": dtype, "static": True},
+        )  # fmt: skip
     yield Peer(
         "ours_jax_library", "ours, folded, JAX, XLA's grouped convolution",
         "keras_peers:KerasRunner", ("jax",), backend="jax",
@@ -150,6 +157,11 @@ def _vlm_peers() -> Iterator[Peer]:
                 "vlm_peers:OurRunner", (backend, "keras_hub"), "int8", backend,
                 {"dtype": dtype, "quantize": "int8"},
             )  # fmt: skip
+    yield Peer(
+        "ours_torch_bfloat16_static", "ours, PyTorch, encoder static int8, decoder int8",
+        "vlm_peers:OurRunner", ("torch", "keras_hub"), "int8", "torch",
+        {"dtype": "bfloat16", "quantize": "int8", "static": True},
+    )  # fmt: skip
 
 
 PEERS: dict[str, dict[str, Peer]] = {

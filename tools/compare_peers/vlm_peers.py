@@ -14,18 +14,34 @@ from tools.compare_peers.keras_peers import set_threads
 
 
 class OurRunner:
-    """An answer token by token; and another question about the same picture."""
+    """An answer token by token; and another question about the same picture.
 
-    def __init__(self, folder: Path, dtype: str = "float32", quantize: str | None = None) -> None:
+    Args:
+        folder: of the comparison.
+        dtype: of what is not quantized.
+        quantize: of projector and decoder, as Keras' `quantize`.
+        static: whether the encoder's matrix products are in static int8.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str = "float32",
+        quantize: str | None = None,
+        static: bool = False,
+    ) -> None:
         import keras
 
         from dl_techniques import FastVLMCausalLM
+        from dl_techniques.compression.static_int8 import quantize_static
         from dl_techniques.models.vlm.fast_vlm.compile import CALLS_BEFORE_RECORDING
 
         job = Job.read(folder)
         set_threads(job.threads)
         self.model = FastVLMCausalLM.from_preset(folder / "model", preprocessor=None, dtype=dtype)
         self.model.reparameterize(fold=True)
+        if static:
+            quantize_static(self.model, job.pictures(seed=8))
         if quantize is not None:
             self.model.quantize(quantize)
         self.job, self.new_tokens = job, job.new_tokens

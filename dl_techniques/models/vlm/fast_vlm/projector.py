@@ -16,7 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.layers.int8_projection import project, project_with_gelu
+from dl_techniques.layers.int8_projection import feed_forward
 from dl_techniques.layers.token_selector import TokenSelector
 
 Tensor = Any
@@ -53,7 +53,7 @@ class Projector(keras.layers.Layer):
 
     def call(self, features: Tensor) -> Tensor:
         """float[..., C] -> float[..., D]."""
-        return project(self.dense_2, project_with_gelu(self.dense_1, features))
+        return feed_forward(self.dense_1, self.dense_2, features)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Only the last axis changes."""

@@ -1,0 +1,218 @@
+"""Static int8 after training: matrix products of bytes, with ranges seen on some pictures.
+
+Kernels are int8 as in `weight_only`; the inputs are rounded as well, to 256 steps between the
+extremes that calibration saw. That is done to the dense layers and the 1x1 convolutions, where
+nearly all the arithmetic of these networks is; depthwise convolutions, sums, norms and the softmax
+of attention stay in floating point.
+
+Reference: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", arXiv:1712.05877, section 2; Krishnamoorthi, "Quantizing deep
+convolutional networks for efficient inference", arXiv:1806.08342, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import ops
+
+from dl_techniques.compression.fake_quant import ActivationQuantizer, Range, nudged_grid
+from dl_techniques.compression.quantization_aware import picture_batches
+from dl_techniques.compression.quantized_layers import (
+    choose_layers,
+    convert,
+    named_layers,
+    note,
+)
+from dl_techniques.compression.weight_only import Int8Weights, float_network_of
+from dl_techniques.errors import CompressionError
+from dl_techniques.layers.byte_product import ByteProduct, takes_bytes
+from dl_techniques.layers.convolution import Conv
+from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
+from dl_techniques.models.vision.switchable_model import SwitchableModel
+
+KIND = "static_int8"
+
+
+class StaticInt8(Int8Weights):
+    """Mixin: int8 kernel, and inputs on a grid of 256 steps.
+
+    On PyTorch's CPU, in inference, bytes are multiplied (see `layers.byte_product`); everywhere
+    else floats of the same numbers, so that outputs differ by rounding alone.
+    """
+
+    def take_scheme(self, scheme: Mapping[str, Any]) -> None:
+        """Creates the quantizer of the inputs."""
+        super().take_scheme(scheme)
+        self.inputs_quantizer = ActivationQuantizer(
+            name="inputs_quantizer",
+            dtype=self.dtype_policy,  # type: ignore[attr-defined]
+        )
+        # Made of variables, but none of the layer's own.
+        self.__dict__["_product"] = None
+
+    def build_quantization(self) -> None:
+        """Rounds the kernel and creates the range of the inputs."""
+        super().build_quantization()
+        self.inputs_quantizer.build()
+
+    def byte_product(self, x: Any) -> ByteProduct | None:
+        """What multiplies `x` as bytes; None where floats are multiplied."""
+        if not takes_bytes(x, bool(self.trainable_variables)):  # type: ignore[attr-defined]
+            return None
+        product: ByteProduct | None = self.__dict__["_product"]
+        if product is None or not product.current():
+            product = self._new_product() if self.inputs_quantizer.known else None
+            self.__dict__["_product"] = product
+        return product
+
+    def _new_product(self) -> ByteProduct:
+        low, high = self.inputs_quantizer.low, self.inputs_quantizer.high
+        step, zero = nudged_grid(ops.convert_to_tensor(low), ops.convert_to_tensor(high))
+        bias: keras.Variable | None = self.bias  # type: ignore[attr-defined]
+        grid = float(ops.convert_to_numpy(step)), int(ops.convert_to_numpy(zero))
+        return ByteProduct(self.int8_kernel, self.kernel_scale, bias, grid, depends_on=(low, high))
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """The float layer on inputs that are rounded to their grid."""
+        product = self.byte_product(inputs)
+        if product is None:
+            return super().call(self.inputs_quantizer(inputs, training=False))  # type: ignore[misc]
+        outputs = product(product.bytes_of(inputs), self.compute_dtype)  # type: ignore[attr-defined]
+        activation = self.activation  # type: ignore[attr-defined]
+        return outputs if activation is None else activation(outputs)
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class StaticInt8Conv(StaticInt8, Conv):
+    """A 1x1 `Conv` in static int8."""
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class StaticInt8Dense(StaticInt8, keras.layers.Dense):
+    """`keras.layers.Dense` in static int8."""
+
+
+STATIC_INT8_CLASSES: dict[type, type] = {
+    Conv: StaticInt8Conv,
+    keras.layers.Dense: StaticInt8Dense,
+}
+
+
+def quantize_static(
+    model: Any, pictures: Any, *, skip: Sequence[str] = (), batch_size: int = 32
+) -> list[str]:
+    """Rounds the matrix products of a trained network to int8, inputs and kernels, in place.
+
+    The network is fused and folded first, and cannot be trained afterwards. Of a vision-language
+    model this takes the vision encoder; `model.quantize("int8")` takes the rest. Files and presets
+    keep the integers and load on every backend; PyTorch multiplies bytes on processors with AVX-512
+    VNNI, the others compute the same in floating point.
+
+    Args:
+        model: a built FastVLM, MobileOne, FastVLMCausalLM or FastVLMBackbone.
+        pictures: float[N, H, W, 3] as the encoder takes them, or an iterable of such batches (of a
+            pair the first entry counts). Some dozen that look like what will come; what lies beyond
+            the extremes that they reach is cut off.
+        skip: regular expressions; layers whose path (`stage_1/block_0/conv_ffn/fc1`) one of them
+            finds stay as they are.
+        batch_size: int. Pictures at once, where an array is given. Defaults to 32.
+
+    Returns:
+        The paths of the layers that are int8 now.
+
+    Raises:
+        CompressionError: no pictures, activations that are not finite, nothing to quantize, a model
+            that is quantized already, or a pattern that finds nothing. No number has changed then.
+
+    Example:
+        >>> import numpy as np
+        >>> from dl_techniques import FastVLM
+        >>> model = FastVLM.from_variant("nano", num_classes=10, input_shape=(32, 32, 3))
+        >>> pictures = np.random.default_rng(0).uniform(size=(4, 32, 32, 3)).astype("float32")
+        >>> layers = quantize_static(model, pictures)
+        >>> model.stages[0].blocks[0].conv_ffn.fc1.int8_kernel.dtype
+        'int8'
+    """
+    network = float_network_of(model)
+    if not isinstance(network, SwitchableModel):
+        raise CompressionError(
+            f"{model.name}, a {type(model).__name__}, is neither a FastVLM, a MobileOne nor a "
+            "vision-language model; quantize_weights() takes other Keras models"
+        )
+    paths = choose_layers(network, STATIC_INT8_CLASSES, skip, _is_matrix_product(network))
+    layers = dict(named_layers(network))
+    ranges = _seen_ranges(network, {p: layers[p] for p in paths}, pictures, batch_size)
+    attach(network, {path: {} for path in paths})
+    for path, seen in ranges.items():
+        seen.assign_to(layers[path].inputs_quantizer)
+    if network is not model and hasattr(model, "_forget_compiled"):
+        model._forget_compiled()
+    return paths
+
+
+def attach(network: SwitchableModel, table: Mapping[str, Mapping[str, Any]]) -> None:
+    """Makes layers of a folded network static int8, with ranges yet to come.
+
+    Args:
+        network: folded.
+        table: path of a layer -> its scheme, which is empty.
+    """
+    convert(network, STATIC_INT8_CLASSES, table)
+    note(network, KIND, table)
+
+
+def _is_matrix_product(network: Any) -> Any:
+    """Whether a layer multiplies every place of a map by one matrix."""
+    gates = [layer for _, layer in named_layers(network) if isinstance(layer, SqueezeExcitation)]
+    of_gates = {id(layer) for gate in gates for _, layer in named_layers(gate)}
+
+    def check(layer: Any) -> bool:
+        if isinstance(layer, Conv):
+            return tuple(layer.kernel_size) == (1, 1) and tuple(layer.strides) == (1, 1)
+        return id(layer) not in of_gates
+
+    return check
+
+
+def _seen_ranges(
+    network: Any, layers: Mapping[str, Any], pictures: Any, batch_size: int
+) -> dict[str, Range]:
+    """The extremes of every layer's inputs."""
+    ranges = {path: Range() for path in layers}
+    with _watched({path: (layer, ranges[path]) for path, layer in layers.items()}):
+        for batch in picture_batches(pictures, batch_size):
+            network(batch, training=False)
+    if not any(seen.any for seen in ranges.values()):
+        raise CompressionError(
+            "static int8 needs pictures to see the ranges of activations and got none; give "
+            "float[N, H, W, 3] or an iterable of batches"
+        )
+    for path, seen in ranges.items():
+        if not seen.finite:
+            raise CompressionError(f"activations that enter {path} are not finite")
+    return ranges
+
+
+@contextmanager
+def _watched(places: Mapping[str, tuple[Any, Range]]) -> Iterator[None]:
+    """Inside, each range widens to what enters its layer."""
+
+    def watching(call: Any, seen: Range) -> Any:
+        def watched_call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.widen(inputs)
+            return call(inputs, *args, **kwargs)
+
+        return watched_call
+
+    layers: Iterable[tuple[Any, Range]] = places.values()
+    try:
+        for layer, seen in layers:
+            object.__setattr__(layer, "call", watching(layer.call, seen))
+        yield
+    finally:
+        for layer, _ in layers:
+            layer.__dict__.pop("call", None)
