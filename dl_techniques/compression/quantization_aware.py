@@ -13,6 +13,7 @@ convolutional networks for efficient inference", arXiv:1806.08342, section 3.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -223,8 +224,7 @@ def calibrate(model: Any, pictures: Any, batch_size: int = 32) -> None:
     fake_quantized(model)
     observer = _Observer()
     with computed_by(observer):
-        for batch in picture_batches(pictures, batch_size):
-            model(batch, training=False)
+        show(model, pictures, batch_size)
     if not observer.ranges:
         raise CompressionError(
             "calibrate needs pictures and got none, or the model rounds weights only; give "
@@ -236,8 +236,28 @@ def calibrate(model: Any, pictures: Any, batch_size: int = 32) -> None:
         seen.assign_to(quantizer)
 
 
-def picture_batches(pictures: Any, batch_size: int) -> Iterable[Any]:
-    """The batches of an array of pictures, or the first entries of an iterable of batches."""
+def show(model: Any, pictures: Any, batch_size: int) -> None:
+    """Calls a model on all pictures, eagerly, without keeping what a gradient would need.
+
+    Args:
+        model: takes float[B, H, W, 3].
+        pictures: float[N, H, W, 3], or an iterable of such batches (of a pair the first counts).
+        batch_size: int. Pictures at once, where an array is given.
+    """
+    with _no_gradients():
+        for batch in _batches(pictures, batch_size):
+            model(batch, training=False)
+
+
+def _no_gradients() -> AbstractContextManager[Any]:
+    if keras.config.backend() != "torch":
+        return nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def _batches(pictures: Any, batch_size: int) -> Iterable[Any]:
     if hasattr(pictures, "shape"):
         for start in range(0, len(pictures), batch_size):
             yield pictures[start : start + batch_size]

@@ -20,7 +20,7 @@ import keras
 from keras import ops
 
 from dl_techniques.compression.fake_quant import ActivationQuantizer, Range, nudged_grid
-from dl_techniques.compression.quantization_aware import picture_batches
+from dl_techniques.compression.quantization_aware import show
 from dl_techniques.compression.quantized_layers import (
     choose_layers,
     convert,
@@ -184,8 +184,7 @@ def _seen_ranges(
     """The extremes of every layer's inputs."""
     ranges = {path: Range() for path in layers}
     with _watched({path: (layer, ranges[path]) for path, layer in layers.items()}):
-        for batch in picture_batches(pictures, batch_size):
-            network(batch, training=False)
+        show(network, pictures, batch_size)
     if not any(seen.any for seen in ranges.values()):
         raise CompressionError(
             "static int8 needs pictures to see the ranges of activations and got none; give "

@@ -82,7 +82,7 @@ class Recording:
         same = len(values) == len(self._known) and all(
             a is b for a, b in zip(values, self._known, strict=True)
         )
-        if not same or not all(product.current() for product in self._products):
+        if not same or not all(product.untouched() for product in self._products):
             self._known = values
             self._seen.clear()
             self._recorded.clear()

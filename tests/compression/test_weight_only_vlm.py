@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("keras_hub")
 
+from dl_techniques.compression.static_int8 import quantize_static  # noqa: E402
 from dl_techniques.compression.weight_only import quantize_weights  # noqa: E402
 from dl_techniques.models.vlm.fast_vlm import (  # noqa: E402
     FastVLMBackbone,
@@ -51,3 +52,20 @@ def test_encoder_and_decoder_in_int8_survive_a_preset(tmp_path: Path) -> None:
     loaded = FastVLMCausalLM.from_preset(str(tmp_path / "int8"))
     assert loaded.backbone.vision_encoder.quantization["kind"] == "int8_weights"
     np.testing.assert_allclose(numbers(loaded.backbone(inputs)), quantized, atol=1e-5)
+
+
+def test_a_static_encoder_answers_and_survives_a_preset(tmp_path: Path) -> None:
+    model, shown = make_model(), pictures(1)
+    prompt = {"prompts": ["what is this?"], "images": [shown]}
+    images = numbers(model.preprocessor.image_converter(shown))
+    before = numbers(model.encode_images(images[None]))
+    assert model.generate(prompt)  # what was compiled must not live on
+    paths = quantize_static(model, images)
+    assert "stage_1/block_0/conv_ffn/fc1" in paths
+    model.quantize("int8")
+    rows = numbers(model.encode_images(images[None]))
+    assert 1e-5 < relative_difference(rows, before) < 0.15
+    model.save_to_preset(tmp_path / "static")
+    loaded = FastVLMCausalLM.from_preset(str(tmp_path / "static"))
+    assert loaded.backbone.vision_encoder.quantization["kind"] == "static_int8"
+    assert loaded.generate(prompt) == model.generate(prompt)
