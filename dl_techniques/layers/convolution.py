@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from dl_techniques.layers.initializers import HostTruncatedNormal
+from dl_techniques.layers.jax_kernels import jax_dense, takes_bfloat16
 from dl_techniques.layers.shifted_convolution import prefers_shifts, shifted_depthwise_conv
 from dl_techniques.layers.torch_kernels import runs_on_torch, torch_conv, torch_depthwise_conv
 
@@ -83,6 +84,8 @@ class Conv(keras.layers.Conv2D):
             inputs, step = inputs[:, ::step, ::step], 1
         if runs_on_torch():
             return _activated(self, torch_conv(inputs, self.kernel, bias, step))
+        if size == 1 and takes_bfloat16(self):
+            return _activated(self, jax_dense(inputs, self.kernel[0, 0], bias))
         if not thinned:
             return super().call(pad_symmetrically(inputs, size))
         outputs = ops.conv(inputs, self.kernel, padding="valid", data_format="channels_last")

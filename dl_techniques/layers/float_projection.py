@@ -1,8 +1,9 @@
 """Dense layers in floating point, in inference, without Keras' operators around the product.
 
 Keras computes a Dense or EinsumDense of any shape as an einsum and adds the bias afterwards. On
-PyTorch's CPU both are one operator of a matrix: see `torch_dense`. Everywhere else, and wherever a
-gradient is wanted, these functions are the layers' own calls.
+PyTorch's CPU both are one operator of a matrix: see `torch_dense`; on JAX's, products in bfloat16
+keep their sums in float32: see `jax_dense`. Everywhere else, and on PyTorch wherever a gradient is
+wanted, these functions are the layers' own calls.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import keras
 from keras import ops
 
 from dl_techniques.layers.activations import gelu
+from dl_techniques.layers.jax_kernels import jax_dense, jax_to_vocabulary, takes_bfloat16
 from dl_techniques.layers.torch_kernels import runs_on_torch, torch_dense
 
 Tensor = Any
@@ -41,12 +43,13 @@ def project_floats(layer: keras.layers.Layer, x: Tensor, with_gelu: bool = False
     if layer.bias is not None:
         bias = _shaped(_spread(ops.cast(layer.bias, dtype), units), (math.prod(units),))
     x, kernel = _shaped(x, (*outer, depth)), _shaped(kernel, (depth, math.prod(units)))
-    outputs = _shaped(torch_dense(x, kernel, bias, with_gelu), (*outer, *units))
+    dense = torch_dense if runs_on_torch() else jax_dense
+    outputs = _shaped(dense(x, kernel, bias, with_gelu), (*outer, *units))
     return outputs if linear else layer.activation(outputs)
 
 
 def _spread(bias: Tensor, units: tuple[int, ...]) -> Tensor:
-    return bias if tuple(bias.shape) == tuple(units) else bias.expand(units)
+    return bias if tuple(bias.shape) == tuple(units) else ops.broadcast_to(bias, units)
 
 
 def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -71,7 +74,11 @@ def floats_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
     dtype = embedding.reverse_dtype or keras.backend.result_type(x.dtype, kernel.dtype)
     x, kernel = ops.cast(x, dtype), ops.cast(kernel, dtype)
-    return torch_dense(x, kernel.T if tied else kernel)
+    if runs_on_torch():
+        return torch_dense(x, kernel.T if tied else kernel)
+    if dtype != "bfloat16":
+        return embedding(x, reverse=True)
+    return jax_to_vocabulary(x, kernel) if tied else jax_dense(x, kernel)
 
 
 def contracted_axes(layer: keras.layers.Layer) -> int:
@@ -92,18 +99,20 @@ def _contracted_by(equation: str) -> int:
 
 
 def _multiplies_floats(layer: Any, x: Tensor, plain: bool) -> bool:
-    """Whether PyTorch may multiply a layer's floats itself.
+    """Whether PyTorch or JAX may multiply a layer's floats itself.
 
     Args:
         layer: the layer.
         x: its input.
         plain: whether its class is one whose call is known.
     """
-    if not plain or not runs_on_torch() or isinstance(x, keras.KerasTensor):
+    if not plain or isinstance(x, keras.KerasTensor):
         return False
     # Some methods of quantization put a `call` of their own in place to see what goes in.
     if layer.quantization_mode is not None or "call" in vars(layer):
         return False
+    if not runs_on_torch():
+        return takes_bfloat16(layer)
     import torch
 
     x = ops.convert_to_tensor(x)

@@ -9,6 +9,7 @@ from keras import ops
 
 from dl_techniques.layers.attention_kinds import attend, check_kind
 from dl_techniques.layers.initializers import HostTruncatedNormal
+from dl_techniques.layers.int8_projection import project
 
 Shape = tuple[int | None, ...]
 
@@ -79,9 +80,9 @@ class Attention(keras.layers.Layer):
         batch, height, width, channels = ops.shape(inputs)
         heads = (batch, height, width, self.num_heads, channels // self.num_heads)
         # Split first, then reshape: LiteRT's slice takes at most five axes.
-        q, k, v = (ops.reshape(x, heads) for x in ops.split(self.qkv(inputs), 3, axis=-1))
+        q, k, v = (ops.reshape(x, heads) for x in ops.split(project(self.qkv, inputs), 3, axis=-1))
         attended = attend(q, k, v, self.kind, self._side)
-        outputs = self.proj(ops.reshape(attended, (batch, height, width, channels)))
+        outputs = project(self.proj, ops.reshape(attended, (batch, height, width, channels)))
         return self.dropout(outputs, training=training)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from dl_techniques.layers.int8_projection import project, project_each
+from dl_techniques.layers.jax_kernels import matmul_in_float32
 from dl_techniques.layers.torch_kernels import (
     runs_on_torch,
     torch_grouped_attention,
@@ -105,12 +106,12 @@ def _mix(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     query = ops.reshape(
         ops.transpose(query, (0, 2, 3, 1, 4)), (batch, heads, groups * length, size)
     )
-    scores = ops.matmul(query * size**-0.5, ops.transpose(keys, (0, 2, 3, 1)))
+    scores = matmul_in_float32(query * size**-0.5, ops.transpose(keys, (0, 2, 3, 1)))
     scores = ops.reshape(ops.cast(scores, "float32"), (batch, heads, groups, length, slots))
     shares = ops.softmax(ops.where(mask[:, None, None], scores, HIDDEN), axis=-1)
     shares = ops.reshape(ops.cast(shares, values.dtype), (batch, heads, groups * length, slots))
-    mixed = ops.matmul(shares, ops.transpose(values, (0, 2, 1, 3)))
-    mixed = ops.reshape(mixed, (batch, heads, groups, length, size))
+    mixed = matmul_in_float32(shares, ops.transpose(values, (0, 2, 1, 3)))
+    mixed = ops.reshape(ops.cast(mixed, values.dtype), (batch, heads, groups, length, size))
     return ops.reshape(ops.transpose(mixed, (0, 3, 1, 2, 4)), (batch, length, heads * groups, size))
 
 
