@@ -110,7 +110,9 @@ def quantize_static(
     The network is fused and folded first, and cannot be trained afterwards. Of a vision-language
     model this takes the vision encoder; `model.quantize("int8")` takes the rest. Files and presets
     keep the integers and load on every backend; PyTorch multiplies bytes on processors with AVX-512
-    VNNI, the others compute the same in floating point.
+    VNNI in `predict` and in a vision-language model's answers (not where a gradient is wanted), the
+    others compute the same in floating point. Files of other engines have integers of their own:
+    export the float network with `precision="int8_static"`.
 
     Args:
         model: a built FastVLM, MobileOne, FastVLMCausalLM or FastVLMBackbone.

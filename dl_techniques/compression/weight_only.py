@@ -18,6 +18,7 @@ from dl_techniques.compression.quantized_layers import (
     QuantizedLayer,
     choose_layers,
     convert,
+    named_layers,
     note,
 )
 from dl_techniques.errors import CompressionError
@@ -157,8 +158,10 @@ def float_network_of(model: Any) -> Any:
     """
     backbone = getattr(model, "backbone", model)
     network = getattr(backbone, "vision_encoder", model)
+    noted = getattr(network, "quantization", None) is not None
+    by_keras = (getattr(layer, "quantization_mode", None) for _, layer in named_layers(network))
+    if noted or any(by_keras):
+        raise CompressionError(f"{network.name} is quantized already; start from the float one")
     if isinstance(network, SwitchableModel):
-        if network.quantization is not None:
-            raise CompressionError(f"{network.name} is quantized already; start from the float one")
         network.reparameterize(fold=True)
     return network

@@ -78,6 +78,7 @@ class StochasticDepth(keras.layers.Layer):
         self.rate, self.seed = rate, seed
         if rate > 0:
             self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True  # no shape matters; `quantize` refuses what is not built
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
         """Identity at inference."""

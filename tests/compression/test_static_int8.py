@@ -111,6 +111,10 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing() -> None:
     quantize_static(network, x)
     with pytest.raises(CompressionError, match="already"):
         quantize_static(network, x)
+    by_keras = make_smaller_network()
+    by_keras.quantize("int8")
+    with pytest.raises(CompressionError, match="already"):
+        quantize_static(by_keras, x)
     with pytest.raises(FusionError, match="quantized"):
         network.reset_reparameterization()
 
