@@ -53,7 +53,8 @@ def multiplies_static_bytes() -> bool:
     """
     import torch
 
-    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported())
+    tells = getattr(torch.cpu, "_is_vnni_supported", None)  # from PyTorch 2.6 on
+    return tells is not None and torch.backends.mkldnn.is_available() and bool(tells())
 
 
 def takes_bytes(x: Tensor, trains: bool) -> bool:
