@@ -25,7 +25,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 Axes = tuple[int, ...]
@@ -209,30 +208,3 @@ class ActivationQuantizer(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "bits": self.bits, "momentum": self.momentum}
-
-
-class Range:
-    """The extremes of what was seen, zero always included."""
-
-    def __init__(self) -> None:
-        self.low = self.high = 0.0
-        self.any = False
-
-    def widen(self, inputs: Any) -> None:
-        """Takes some activations in."""
-        values = ops.convert_to_numpy(ops.cast(inputs, "float32"))
-        # Unlike Python's, these let a value that is no number through.
-        self.low = float(np.minimum(self.low, values.min()))
-        self.high = float(np.maximum(self.high, values.max()))
-        self.any = True
-
-    @property
-    def finite(self) -> bool:
-        """Whether both ends are numbers."""
-        return bool(np.isfinite([self.low, self.high]).all())
-
-    def assign_to(self, quantizer: ActivationQuantizer) -> None:
-        """Sets a quantizer's range."""
-        quantizer.low.assign(self.low)
-        # Zero everywhere: every range holds it, this one leaves room.
-        quantizer.high.assign(self.high if self.high > self.low else 1.0)

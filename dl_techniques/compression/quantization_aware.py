@@ -12,19 +12,14 @@ convolutional networks for efficient inference", arXiv:1806.08342, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from dl_techniques.compression.fake_quant import (
-    ActivationQuantizer,
-    Arithmetic,
-    Range,
-    computed_by,
-)
+from dl_techniques.compression.calibration import Range, show
+from dl_techniques.compression.fake_quant import ActivationQuantizer, Arithmetic, computed_by
 from dl_techniques.compression.quantization_aware_layers import FAKE_QUANT_CLASSES, FakeQuantized
 from dl_techniques.compression.quantized_layers import (
     choose_layers,
@@ -234,33 +229,3 @@ def calibrate(model: Any, pictures: Any, batch_size: int = 32) -> None:
         if not seen.finite:
             raise CompressionError(f"activations at {quantizer.path} are not finite")
         seen.assign_to(quantizer)
-
-
-def show(model: Any, pictures: Any, batch_size: int) -> None:
-    """Calls a model on all pictures, eagerly, without keeping what a gradient would need.
-
-    Args:
-        model: takes float[B, H, W, 3].
-        pictures: float[N, H, W, 3], or an iterable of such batches (of a pair the first counts).
-        batch_size: int. Pictures at once, where an array is given.
-    """
-    with _no_gradients():
-        for batch in _batches(pictures, batch_size):
-            model(batch, training=False)
-
-
-def _no_gradients() -> AbstractContextManager[Any]:
-    if keras.config.backend() != "torch":
-        return nullcontext()
-    import torch
-
-    return torch.no_grad()
-
-
-def _batches(pictures: Any, batch_size: int) -> Iterable[Any]:
-    if hasattr(pictures, "shape"):
-        for start in range(0, len(pictures), batch_size):
-            yield pictures[start : start + batch_size]
-        return
-    for batch in pictures:
-        yield batch[0] if isinstance(batch, tuple | list) else batch

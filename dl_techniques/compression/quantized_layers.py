@@ -157,6 +157,17 @@ def note(network: Any, kind: str, table: Mapping[str, Mapping[str, Any]]) -> Non
     object.__setattr__(network, "quantization", {"kind": kind, "layers": layers})
 
 
+def attach_classes(
+    network: Any,
+    classes: Mapping[type, type],
+    kind: str,
+    table: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Converts layers of a folded network and lets its config say so: `convert`, then `note`."""
+    convert(network, classes, table)
+    note(network, kind, table)
+
+
 def choose_layers(
     model: Any,
     classes: Mapping[type, type],

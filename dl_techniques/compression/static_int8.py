@@ -19,15 +19,18 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.compression.fake_quant import ActivationQuantizer, Range, nudged_grid
-from dl_techniques.compression.quantization_aware import show
+from dl_techniques.compression.calibration import Range, show
+from dl_techniques.compression.fake_quant import ActivationQuantizer, nudged_grid
 from dl_techniques.compression.quantized_layers import (
+    attach_classes,
     choose_layers,
-    convert,
     named_layers,
-    note,
 )
-from dl_techniques.compression.weight_only import Int8Weights, float_network_of
+from dl_techniques.compression.weight_only import (
+    Int8Weights,
+    float_network_of,
+    forget_compiled,
+)
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.byte_product import ByteProduct, takes_bytes
 from dl_techniques.layers.convolution import Conv
@@ -151,8 +154,7 @@ def quantize_static(
     attach(network, {path: {} for path in paths})
     for path, seen in ranges.items():
         seen.assign_to(layers[path].inputs_quantizer)
-    if network is not model and hasattr(model, "_forget_compiled"):
-        model._forget_compiled()
+    forget_compiled(model)
     return paths
 
 
@@ -163,8 +165,7 @@ def attach(network: SwitchableModel, table: Mapping[str, Mapping[str, Any]]) -> 
         network: folded.
         table: path of a layer -> its scheme, which is empty.
     """
-    convert(network, STATIC_INT8_CLASSES, table)
-    note(network, KIND, table)
+    attach_classes(network, STATIC_INT8_CLASSES, KIND, table)
 
 
 def _is_matrix_product(network: Any) -> Any:

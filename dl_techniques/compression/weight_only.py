@@ -16,10 +16,10 @@ from keras import ops
 
 from dl_techniques.compression.quantized_layers import (
     QuantizedLayer,
+    attach_classes,
     choose_layers,
     convert,
     named_layers,
-    note,
 )
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
@@ -134,8 +134,7 @@ def quantize_weights(model: Any, *, bits: int = 8, skip: Sequence[str] = ()) -> 
         attach(network, {path: {} for path in paths})
     else:
         convert(network, INT8_CLASSES, {path: {} for path in paths})
-    if network is not model and hasattr(model, "_forget_compiled"):
-        model._forget_compiled()
+    forget_compiled(model)
     return paths
 
 
@@ -146,8 +145,7 @@ def attach(network: SwitchableModel, table: Mapping[str, Mapping[str, Any]]) -> 
         network: folded.
         table: path of a layer -> its scheme, which is empty.
     """
-    convert(network, INT8_CLASSES, table)
-    note(network, KIND, table)
+    attach_classes(network, INT8_CLASSES, KIND, table)
 
 
 def float_network_of(model: Any) -> Any:
@@ -164,4 +162,11 @@ def float_network_of(model: Any) -> Any:
         raise CompressionError(f"{network.name} is quantized already; start from the float one")
     if isinstance(network, SwitchableModel):
         network.reparameterize(fold=True)
+        forget_compiled(model)
     return network
+
+
+def forget_compiled(model: Any) -> None:
+    """Lets a vision-language model notice that its encoder has changed."""
+    if hasattr(model, "_forget_compiled"):
+        model._forget_compiled()

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dl_techniques.evaluation.speed import median
 
 TURN_SECONDS = 0.3
-"""Long enough for a dozen runs of a small network. The first of them wakes threads, which systems
-start on one core, and finds the last peer's data in the caches: alone, it would time that."""
+"""Long enough for a dozen runs of a small network. The first of them wakes threads, which some
+systems start on one core, and finds the last peer's data in the caches: it would time that."""
 
 
 def turn(
