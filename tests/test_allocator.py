@@ -19,13 +19,16 @@ from dl_techniques.allocator import older_objects_kept
 pytestmark = pytest.mark.once
 
 FAULTS = """
-import resource, sys
+import resource, sys, threading
 import numpy as np
 from dl_techniques.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 def fill():
-    np.full(10_000_000, 1.5, "float32").sum()
+    size = int(sys.argv[2])
+    thread = threading.Thread(target=lambda: np.full(size, 1.5, "float32").sum())
+    thread.start()
+    thread.join()
 fill()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
@@ -35,8 +38,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a function of glibc")
 
 
-def pages_found(mode: str) -> int:
-    command = [sys.executable, "-c", FAULTS, mode]
+def pages_found(mode: str, size: int) -> int:
+    """By threads that fill an array of so many float32, twenty times."""
+    command = [sys.executable, "-c", FAULTS, mode, str(size)]
     # NumPy asks for huge pages, of which few are enough; a system may use them all the same.
     variables = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
     said = subprocess.run(command, capture_output=True, text=True, check=True, env=variables).stdout
@@ -44,8 +48,10 @@ def pages_found(mode: str) -> int:
 
 
 @GLIBC
-def test_freed_memory_is_used_again() -> None:
-    assert pages_found("keep") < 100 < 300 < pages_found("as it is")
+@pytest.mark.parametrize("size", [10_000_000, 40_000_000])
+def test_freed_memory_is_used_again(size: int) -> None:
+    """The larger array is one for which the heap of a thread has no room."""
+    assert pages_found("keep", size) < 300 < 1000 < pages_found("as it is", size)
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

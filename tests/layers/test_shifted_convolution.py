@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import pytest
 from keras import ops
 
 from dl_techniques.layers import shifted_convolution as shifted
+from dl_techniques.layers.packed_shifts import packed_sum_of_shifts
 from tests.helpers import numbers, random_array, relative_difference
 
 JAX_ONLY = pytest.mark.skipif(keras.backend.backend() != "jax", reason="a derivative of JAX")
@@ -85,17 +87,41 @@ def test_window_is_the_part_under_a_tap() -> None:
     np.testing.assert_array_equal(numbers(window), x[:, 2:9:2, 1:7:2])
 
 
-def test_half_precision_is_summed_in_single() -> None:
-    x, kernel, _ = problem((1, 8, 8, 4, 7, 1, 1))
-    rounded = [ops.cast(a, "bfloat16") for a in (x, kernel)]
-    exact = ops.depthwise_conv(
-        *[ops.cast(a, "float32") for a in rounded], padding="valid", data_format="channels_last"
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", [*CASES, (2, 3, 4, 5, 1, 1, 1), (1, 8, 8, 4, 7, 1, 3)])
+def test_half_precision_is_summed_in_single(case: tuple[int, ...], dtype: str) -> None:
+    x, kernel, stride = problem(case)
+    rounded = [ops.cast(a, dtype) for a in (x, kernel)]
+    wide = [ops.cast(a, "float32") for a in rounded]
+    exact = numbers(ops.depthwise_conv(*wide, stride, "valid", data_format="channels_last"))
+    outputs = shifted.shifted_depthwise_conv(*rounded, stride)
+    assert keras.backend.standardize_dtype(outputs.dtype) == dtype
+    assert outputs.shape == exact.shape
+    # Only the last rounding is left: half a unit of the last of 8 or 11 bits.
+    step = 2**-8 if dtype == "bfloat16" else 2**-11
+    error = np.abs(numbers(ops.cast(outputs, "float32")) - exact)
+    assert (error <= np.abs(exact) * step + 1e-6).all()
+
+
+@JAX_ONLY
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_packed_sums_are_a_call_and_keep_every_bit(multiplier: int) -> None:
+    """Four sums are packed into one number: one that is not finite must not spoil the others."""
+    import jax
+
+    x, kernel, stride = problem((1, 6, 6, 3, 3, 1, multiplier))
+    x[0, 0, 0, 0], x[0, 5, 5, 1], x[0, 7, 7, 2] = np.inf, np.nan, 1e-39
+    halves = [ops.cast(a, "bfloat16") for a in (x, kernel)]
+    plain, packed = (
+        jax.jit(function, static_argnums=2)
+        for function in (shifted._sum_of_shifts, packed_sum_of_shifts)
     )
-    outputs = shifted.shifted_depthwise_conv(*rounded)
-    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
-    # Only the last rounding is left: half a unit of eight bits.
-    error = np.abs(numbers(outputs) - numbers(exact))
-    assert (error <= np.abs(numbers(exact)) * 2**-8 + 1e-7).all()
+    ours, theirs = packed(*halves, stride), plain(*halves, stride)
+    assert (np.isfinite(numbers(theirs)) == np.isfinite(numbers(ours))).all()
+    assert not np.isfinite(numbers(ours)).all()
+    np.testing.assert_allclose(numbers(ours), numbers(theirs), rtol=2**-7)
+    compiled = packed.lower(*halves, stride).compile().as_text()
+    assert re.search(r"= c64\S+ call\(", compiled)  # else the sums are computed by their readers
 
 
 def test_shifts_are_for_jax_without_accelerator_only() -> None:
