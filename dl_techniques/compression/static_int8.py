@@ -28,6 +28,7 @@ from dl_techniques.compression.quantized_layers import (
 )
 from dl_techniques.compression.weight_only import (
     Int8Weights,
+    WidenedDense,
     float_network_of,
     forget_compiled,
 )
@@ -95,7 +96,7 @@ class StaticInt8Conv(StaticInt8, Conv):
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class StaticInt8Dense(StaticInt8, keras.layers.Dense):
+class StaticInt8Dense(StaticInt8, WidenedDense):
     """`keras.layers.Dense` in static int8."""
 
 

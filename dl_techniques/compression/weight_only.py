@@ -23,6 +23,7 @@ from dl_techniques.compression.quantized_layers import (
 )
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
+from dl_techniques.layers.jax_kernels import jax_dense, takes_bfloat16
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 
 KIND = "int8_weights"
@@ -84,8 +85,19 @@ class Int8DepthwiseConv2D(Int8Weights, keras.layers.DepthwiseConv2D):
     """`keras.layers.DepthwiseConv2D` with an int8 kernel."""
 
 
+class WidenedDense(keras.layers.Dense):
+    """`keras.layers.Dense` whose kernel is made anew in every call, from integers."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """float[..., K] -> float[..., units]."""
+        if not takes_bfloat16(self):
+            return super().call(inputs, training=training)
+        outputs = jax_dense(inputs, self.kernel, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class Int8Dense(Int8Weights, keras.layers.Dense):
+class Int8Dense(Int8Weights, WidenedDense):
     """`keras.layers.Dense` with an int8 kernel."""
 
 

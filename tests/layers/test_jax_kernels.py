@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from keras import ops
 
+from dl_techniques.compression.static_int8 import quantize_static
+from dl_techniques.compression.weight_only import quantize_weights
 from dl_techniques.layers import jax_kernels
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import Conv
@@ -97,6 +99,26 @@ def test_a_network_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = make_smaller_network(dtype="bfloat16"), pictures(2)
     network.reparameterize(fold=True)
     multiplied = numbers(network(x))
+    monkeypatch.setattr(jax_kernels, "multiplies_bfloat16", lambda: False)
+    assert 0 < relative_difference(multiplied, network(x)) < 0.05
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_products_of_quantized_networks(static: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    network, x = make_smaller_network(dtype="bfloat16"), pictures(2)
+    if static:
+        quantize_static(network, x)
+    else:
+        quantize_weights(network)
+    multiplied = numbers(network(x))
+    widened = [
+        line
+        for line in str(jax.make_jaxpr(network)(x)).splitlines()
+        if "dot_general[" in line and "bf16[" in line.split("dot_general[")[0]
+    ]
+    assert not widened, "a product's sums were rounded to bfloat16"
     monkeypatch.setattr(jax_kernels, "multiplies_bfloat16", lambda: False)
     assert 0 < relative_difference(multiplied, network(x)) < 0.05
 
