@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import platform
 import subprocess
@@ -29,7 +30,8 @@ def fill():
     thread = threading.Thread(target=lambda: np.full(size, 1.5, "float32").sum())
     thread.start()
     thread.join()
-fill()
+for _ in range(3):
+    fill()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     fill()
@@ -50,8 +52,12 @@ def pages_found(mode: str, size: int) -> int:
 @GLIBC
 @pytest.mark.parametrize("size", [10_000_000, 40_000_000])
 def test_freed_memory_is_used_again(size: int) -> None:
-    """The larger array is one for which the heap of a thread has no room."""
-    assert pages_found("keep", size) < 300 < 1000 < pages_found("as it is", size)
+    """The larger array is one for which the heap of a thread has no room.
+
+    Small objects can come to lie where an array was, and a later one needs pages once more.
+    """
+    array = size * 4 // mmap.PAGESIZE
+    assert pages_found("keep", size) < 3 * array < 15 * array < pages_found("as it is", size)
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
