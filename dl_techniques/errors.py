@@ -49,5 +49,9 @@ class CompressionError(DLTechniquesError, ValueError):
     """A model cannot be quantized, pruned or distilled as asked."""
 
 
+class TrainingError(DLTechniquesError, ValueError):
+    """A stage cannot be trained as asked, or what is in its folder belongs to another one."""
+
+
 class MissingExtraError(DLTechniquesError, ImportError):
     """An optional dependency is needed; the message names the extra to install."""

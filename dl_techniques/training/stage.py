@@ -1,0 +1,324 @@
+"""One stage of training, through `fit`, that goes on exactly where a killed run was.
+
+    FOLDER/step-0000000040/    the whole state; the last two are kept
+    FOLDER/metrics.jsonl       a line for each segment
+    FOLDER/finished/           the trained weights, once the stage is done
+
+A segment is one epoch of `fit`: so many steps, then a line and a state. All that the next step
+depends on is in the state (weights, statistics, seeds, optimizer) or a function of the place (the
+batches), so a run that was killed at any step and started again ends at the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import keras
+
+from dl_techniques.errors import TrainingError
+from dl_techniques.training.batches import Batches, Segment
+from dl_techniques.training.callbacks import (
+    AfterSegment,
+    Clock,
+    Deadline,
+    Place,
+    StatefulCallback,
+)
+from dl_techniques.training.drawn_ahead import drawn_ahead
+from dl_techniques.training.metrics_log import MetricsLog
+from dl_techniques.training.random_state import RandomState
+from dl_techniques.training.state import (
+    Position,
+    keep_state,
+    read_position,
+    read_state,
+    saved_states,
+    write_state,
+)
+
+FINISHED, METRICS = "finished", "metrics.jsonl"
+ENDLESS = 1_000_000_000
+"""Segments of a stage that the clock ends."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage did.
+
+    Attributes:
+        steps: batches that were learned from, earlier runs included.
+        seconds: of training, earlier runs included.
+        metrics: of the last segment.
+    """
+
+    steps: int
+    seconds: float
+    metrics: Mapping[str, float]
+
+
+@dataclass
+class Stage:
+    """Trains a model for so many steps or minutes; `run(folder)` goes on after a kill.
+
+    Callbacks that keep something for later steps have to be `StatefulCallback`s, or a resumed run
+    is another one. With minutes the rate depends on the clock, so a resumed run is not the same
+    to the bit; it trains as long in all.
+
+    Args:
+        model: built; its `trainable` flags say what learns.
+        data: batches by place.
+        optimizer: with which the model is compiled; None for a model that is compiled already.
+        steps: batches to learn from. Either these or `minutes`.
+        minutes: of training; the optimizer's rate is the peak of a cosine over this time.
+        callbacks: of `fit`.
+        compiling: further arguments of `compile`, such as `loss`.
+        segment: steps between two states, and between two rates of a stage that ends by the
+            clock. Defaults to an epoch of the data.
+        save_seconds: least time between two states, for large models with short segments.
+        validation: data of `fit`'s `validation_data`, measured after each segment.
+        threads: that make batches ahead.
+        processes: that make them instead, see `DrawnAhead`.
+        preload: modules for these processes.
+        settings: plain values that have to be the same when a run goes on, beside the stage's own.
+        verbose: of `fit`.
+
+    Raises:
+        TrainingError: arguments that do not go together.
+
+    Example:
+        >>> import numpy as np
+        >>> class Noise:
+        ...     def __len__(self): return 4
+        ...     def batch(self, epoch, index):
+        ...         rng = np.random.default_rng((0, epoch, index))
+        ...         return rng.normal(size=(8, 3)), rng.normal(size=(8, 1))
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> stage = Stage(model, Noise(), "adamw", steps=8, compiling={"loss": "mse"})
+        >>> stage.run().steps
+        8
+    """
+
+    model: keras.Model
+    data: Batches
+    optimizer: Any = None
+    steps: int | None = None
+    minutes: float | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    compiling: Mapping[str, Any] = field(default_factory=dict)
+    segment: int | None = None
+    save_seconds: float = 0.0
+    validation: Any = None
+    threads: int = 1
+    processes: int = 0
+    preload: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    verbose: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks, and compiles."""
+        if not isinstance(self.data, Batches):
+            raise TrainingError(
+                f"a stage takes data with __len__ and batch(epoch, index), got a "
+                f"{type(self.data).__name__}"
+            )
+        for name, value in (("steps", self.steps), ("minutes", self.minutes)):
+            if value is not None and not value > 0:
+                raise TrainingError(f"{name} is {value}; expected more than 0")
+        if (self.steps is None) == (self.minutes is None):
+            raise TrainingError("a stage takes either steps or minutes")
+        if self.segment_length < 1:
+            raise TrainingError(f"a segment of {self.segment_length} steps; expected 1 or more")
+        if self.optimizer is not None:
+            self.model.compile(self.optimizer, **self.compiling)
+        if not self.model.compiled:
+            raise TrainingError(f"{self.model.name} is not compiled: give the stage an optimizer")
+        self.peak = None if self.minutes is None else _rate_to_set(self.model.optimizer)
+
+    @property
+    def segment_length(self) -> int:
+        """Steps between two states."""
+        return len(self.data) if self.segment is None else self.segment
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """What has to be the same when a run goes on, as JSON gives it back."""
+        own = {"steps": self.steps, "minutes": self.minutes, "epoch": len(self.data)}
+        settings: dict[str, Any] = json.loads(json.dumps({**own, **self.settings}))
+        return settings
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """The model's variables, statistics and seeds with them."""
+        return [*self.model.trainable_variables, *self.model.non_trainable_variables]
+
+    def run(self, folder: str | Path | None = None) -> Outcome:
+        """Trains, or goes on; a finished stage only gives the model its weights.
+
+        Args:
+            folder: of the states and of `metrics.jsonl`; None keeps nothing.
+
+        Raises:
+            TrainingError: the folder belongs to another stage or network, or the loss is no number
+                any more (the last good state stays).
+            CheckpointError: a damaged state; without its folder the run goes on from the one
+                before.
+        """
+        place = None if folder is None else Path(folder)
+        if place is None or not is_finished(place):
+            return _Run(self, place).run()
+        self.check(place / FINISHED)
+        position = read_state(place / FINISHED, self.weights)
+        lines = MetricsLog(place / METRICS).lines()
+        return Outcome(position.step, position.seconds, lines[-1] if lines else {})
+
+    def check(self, state: Path) -> None:
+        """Refuses a state that a stage with other settings left.
+
+        Raises:
+            TrainingError: names the setting that differs.
+        """
+        found, wanted = read_position(state).settings, self.all_settings
+        for name in {**found, **wanted}:
+            if found.get(name) != wanted.get(name):
+                raise TrainingError(
+                    f"{state.parent} belongs to a stage with {name}={found.get(name)!r}, this one "
+                    f"has {wanted.get(name)!r}: take another folder, or the same settings"
+                )
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether the stage of a folder is done."""
+    return (Path(folder) / FINISHED).is_dir()
+
+
+def has_begun(folder: str | Path) -> bool:
+    """Whether there is something in a folder to go on from."""
+    return is_finished(folder) or bool(saved_states(Path(folder)))
+
+
+def _rate_to_set(optimizer: Any) -> float:
+    """The constant rate of an optimizer, which the clock then changes."""
+    config = optimizer.get_config()
+    rate = config.get("inner_optimizer", {}).get("config", config).get("learning_rate")
+    if not isinstance(rate, float):
+        raise TrainingError(
+            f"a stage of so many minutes sets the rate itself: give {type(optimizer).__name__} a "
+            "number as its learning_rate"
+        )
+    return rate
+
+
+class _Run:
+    """A stage on its way, from a restored state to the last step."""
+
+    def __init__(self, stage: Stage, folder: Path | None) -> None:
+        self.stage, self.folder, self.model = stage, folder, stage.model
+        self.log = MetricsLog(None if folder is None else folder / METRICS)
+        self.callbacks = [*stage.callbacks, RandomState()]
+        self.stateful = [c for c in self.callbacks if isinstance(c, StatefulCallback)]
+        self.saved_at = monotonic()
+        self.line: dict[str, Any] = {}
+
+    def run(self) -> Outcome:
+        """Restores, trains, leaves the finished weights."""
+        self._build()
+        position = self._restore()
+        with self._batches() as batches:
+            self.data = Segment(batches, self.stage.segment_length, position.step)
+            self.place = Place(self.data, self.stage.steps, position.step)
+            self.clock = Clock(position.seconds)
+            if not self._is_done():
+                self._fit()
+        self._finish()
+        return Outcome(self.place.step, self.clock.seconds(), self.line)
+
+    def _build(self) -> None:
+        """Creates every variable of the state, so that it can be restored."""
+        if not self.model.optimizer.built:
+            self.model.optimizer.build(self.model.trainable_variables)
+        for callback in self.stateful:
+            callback.build(self.model)
+
+    def _state(self) -> list[keras.Variable]:
+        own = [variable for callback in self.stateful for variable in callback.variables]
+        return [*self.stage.weights, *self.model.optimizer.variables, *own]
+
+    def _restore(self) -> Position:
+        """The last state, or the first one, which is written."""
+        position = Position(settings=self.stage.all_settings)
+        if self.folder is None:
+            return position
+        if states := saved_states(self.folder):
+            self.stage.check(states[-1])
+            position = read_state(states[-1], self._state())
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            keep_state(self.folder, self._state(), position)
+        self.log.cut(position.step)
+        self.line = (self.log.lines() or [{}])[-1]
+        return position
+
+    def _batches(self) -> Any:
+        stage = self.stage
+        options = {"threads": stage.threads, "processes": stage.processes}
+        return drawn_ahead(stage.data, preload=stage.preload, **options)
+
+    def _is_done(self) -> bool:
+        stage = self.stage
+        if stage.steps is not None:
+            return self.place.step >= stage.steps
+        return self.clock.seconds() >= 60 * (stage.minutes or 0.0)
+
+    def _fit(self) -> None:
+        stage, first = self.stage, self.place.step // self.stage.segment_length
+        callbacks: list[keras.callbacks.Callback] = [self.place, self.clock]
+        last = ENDLESS
+        if stage.steps is not None:
+            last = -(-stage.steps // stage.segment_length)
+        elif stage.minutes is not None and stage.peak is not None:
+            callbacks.append(Deadline(self.clock, stage.peak, stage.minutes))
+        self.model.fit(
+            self.data,
+            initial_epoch=first,
+            epochs=last,
+            callbacks=[*callbacks, *self.callbacks, AfterSegment(self._after_segment)],
+            validation_data=stage.validation,
+            shuffle=False,
+            verbose=stage.verbose,
+        )
+
+    def _after_segment(self, segment: int, metrics: dict[str, float]) -> None:
+        """A line, then a state: lines without their state are cut when the run goes on."""
+        step, seconds = self.place.step, self.clock.seconds()
+        if not abs(metrics.get("loss", 0.0)) < float("inf"):
+            raise TrainingError(
+                f"the loss became {metrics['loss']} by step {step}: lower the learning rate"
+            )
+        self.line = {"step": step, "seconds": round(seconds, 3), **metrics, **self._rate()}
+        self.log.append(self.line)
+        due = monotonic() - self.saved_at >= self.stage.save_seconds
+        if self.folder is not None and (due or self._is_done()):
+            position = Position(step, seconds, self.stage.all_settings)
+            keep_state(self.folder, self._state(), position)
+            self.saved_at = monotonic()
+
+    def _rate(self) -> dict[str, float]:
+        """The rate of the next step; optimizers with one for each group tell none."""
+        optimizer = self.model.optimizer
+        if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+            return {}
+        return {"learning_rate": float(keras.ops.convert_to_numpy(optimizer.learning_rate))}
+
+    def _finish(self) -> None:
+        """Averages take the weights' place, as `fit` does it at its end; once more is the same."""
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        for callback in self.stateful:
+            callback.finish(self.model)
+        if self.folder is not None:
+            position = Position(self.place.step, self.clock.seconds(), self.stage.all_settings)
+            write_state(self.folder / FINISHED, self.stage.weights, position)
