@@ -43,6 +43,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--limit", type=positive_int, metavar="N", help="pictures a class, or questions a set"
     )
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER",
+        help="keep the state of training here, so that the same command goes on after a kill",
+    )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace PATH if it exists")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
@@ -67,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         options.data,
         limit=options.limit,
         overwrite=options.force,
+        work=options.work,
         say=say,
     )
     print(json.dumps(report.to_json(), indent=2) if options.json else as_text(report))

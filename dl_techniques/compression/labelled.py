@@ -140,6 +140,9 @@ def normalized(pictures: np.ndarray, preprocessing: Preprocessing) -> np.ndarray
 class Batches(keras.utils.PyDataset):
     """Shuffled batches of pictures, float32 as the network takes them, shifted and mirrored.
 
+    A batch is a function of `(seed, epoch, index)`, so a `Stage` that trains on them goes on
+    exactly after a kill. As a dataset of `fit` it counts its epochs itself.
+
     Args:
         pictures: uint8[N, H, W, 3].
         labels: int32[N].
@@ -170,33 +173,47 @@ class Batches(keras.utils.PyDataset):
         self.pictures, self.labels, self.batch_size = pictures, labels, batch_size
         self.preprocessing = Preprocessing() if preprocessing is None else preprocessing
         self.augment = augment
-        self.rng = np.random.default_rng(seed)
-        self.on_epoch_end()
+        self.seed, self.epoch = seed, 0
 
     def __len__(self) -> int:
         """Batches of an epoch."""
         return len(self.labels) // self.batch_size
 
+    @property
+    def order(self) -> np.ndarray:
+        """int[N], the rows in the order of this epoch."""
+        return self.order_of(self.epoch)
+
+    def order_of(self, epoch: int) -> np.ndarray:
+        """int[N], the rows in the order of any epoch."""
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
+
     def on_epoch_end(self) -> None:
         """A new order."""
-        self.order = self.rng.permutation(len(self.labels))
+        self.epoch += 1
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Pictures float32[B, H, W, 3] and labels int32[B]."""
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.batch(self.epoch, index)
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures float32[B, H, W, 3] and labels int32[B] of any epoch."""
+        rows = self.order_of(epoch)[index * self.batch_size : (index + 1) * self.batch_size]
         chosen = self.pictures[rows]
         if self.augment:
-            chosen = self._shifted_and_mirrored(chosen)
+            rng = np.random.default_rng((self.seed, epoch, index))
+            chosen = _shifted_and_mirrored(chosen, rng)
         return normalized(chosen, self.preprocessing), self.labels[rows]
 
-    def _shifted_and_mirrored(self, batch: np.ndarray) -> np.ndarray:
-        height, width = batch.shape[1:3]
-        margin = min(height, width) // SHIFT
-        around = [(0, 0), (margin, margin), (margin, margin), (0, 0)]
-        padded = np.pad(batch, around, mode="reflect")
-        result = np.empty_like(batch)
-        for i, (top, left) in enumerate(self.rng.integers(0, 2 * margin + 1, (len(batch), 2))):
-            result[i] = padded[i, top : top + height, left : left + width]
-        mirrored = self.rng.random(len(batch)) < 0.5
-        result[mirrored] = result[mirrored, :, ::-1]
-        return result
+
+def _shifted_and_mirrored(batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = batch.shape[1:3]
+    margin = min(height, width) // SHIFT
+    around = [(0, 0), (margin, margin), (margin, margin), (0, 0)]
+    padded = np.pad(batch, around, mode="reflect")
+    result = np.empty_like(batch)
+    for i, (top, left) in enumerate(rng.integers(0, 2 * margin + 1, (len(batch), 2))):
+        result[i] = padded[i, top : top + height, left : left + width]
+    mirrored = rng.random(len(batch)) < 0.5
+    result[mirrored] = result[mirrored, :, ::-1]
+    return result

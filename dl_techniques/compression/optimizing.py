@@ -67,6 +67,7 @@ def optimize(
     *,
     limit: int | None = None,
     overwrite: bool = False,
+    work: str | Path | None = None,
     say: Callable[[str], None] = _silent,
 ) -> OptimizeReport:
     """Compresses a model along a recipe, exports it, and measures it before and after.
@@ -84,6 +85,8 @@ def optimize(
             `dl_techniques.evaluation`.
         limit: pictures of each class and split, or questions of each set.
         overwrite: replace what stands at `output`.
+        work: folder in which training keeps its state, so that the same call goes on after a kill;
+            None keeps nothing. Another call takes another folder.
         say: called with a line before each step.
 
     Raises:
@@ -109,12 +112,15 @@ def optimize(
         return optimize_vlm(
             model, name, Path(output), recipe, sets, limit, overwrite=overwrite, say=say
         )
-    return _optimize_classifier(model, name, Path(output), recipe, data, limit, overwrite, say)
+    place = None if work is None else Path(work)
+    return _optimize_classifier(
+        model, name, Path(output), recipe, data, limit, overwrite, place, say
+    )
 
 
 def _optimize_classifier(
     model: Any, name: str, output: Path, recipe: Recipe, data: Any, limit: int | None,
-    overwrite: bool, say: Callable[[str], None],
+    overwrite: bool, work: Path | None, say: Callable[[str], None],
 ) -> OptimizeReport:  # fmt: skip
     from dl_techniques.export.staging import check_target
 
@@ -127,7 +133,7 @@ def _optimize_classifier(
     network: Any = model
     steps: list[StepReport] = []
     if train is not None and held_out is not None and recipe.trains:
-        lesson = Lesson(train, held_out, model.preprocessing, recipe.training)
+        lesson = Lesson(train, held_out, model.preprocessing, recipe.training, work)
         network, steps = run_steps(model, recipe, lesson, say)
         network.save(output.with_suffix(".keras"))
     say(f"writing and checking {output}")

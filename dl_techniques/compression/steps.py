@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,9 +18,10 @@ from dl_techniques.compression.pruning_gradual import prune_gradually
 from dl_techniques.compression.quantization_aware import calibrate, quantization_aware
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.compression.recipe_parts import Distil, Prune, QuantizationAware, Training
-from dl_techniques.errors import CompressionError
+from dl_techniques.errors import CompressionError, TrainingError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.preprocessing import Preprocessing
+from dl_techniques.training import Stage
 
 CALIBRATED = 256
 AWARE_RATE = 0.1
@@ -54,15 +56,18 @@ class Lesson:
         held_out: pictures to measure on.
         preprocessing: of the network.
         training: batch size, rate, seed.
+        folder: where each training keeps its state, so that the same steps go on after a kill;
+            None keeps nothing.
     """
 
     train: Labelled
     held_out: Labelled
     preprocessing: Preprocessing
     training: Training
+    folder: Path | None = None
 
     def batches(self) -> Batches:
-        """The training pictures, freshly shuffled."""
+        """The training pictures in batches."""
         return Batches(
             self.train.pictures,
             self.train.labels,
@@ -72,29 +77,39 @@ class Lesson:
             self.training.augment,
         )
 
-    def fit(self, model: Any, epochs: int, student: Any = None, rate: float = 1.0) -> None:
+    def fit(
+        self, model: Any, epochs: int, name: str, student: Any = None, rate: float = 1.0
+    ) -> None:
         """Compiles and trains.
 
         Args:
             model: a classifier, or a distiller around one.
             epochs: over the training pictures.
+            name: of the training, another one for each of a lesson.
             student: the classifier, where `model` is a distiller.
             rate: factor of the learning rate.
 
         Raises:
-            CompressionError: the loss is no number any more.
+            CompressionError: the loss is no number any more, or the folder holds another training.
         """
+        keras.utils.set_random_seed(self.training.seed)
         batches = self.batches()
-        model.compile(
-            optimizer(epochs * len(batches), rate * self.training.learning_rate),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=gives_logits(student or model)),
+        steps, peak = epochs * len(batches), rate * self.training.learning_rate
+        loss = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=gives_logits(student or model)
         )
-        history = model.fit(batches, epochs=epochs, verbose=0)
-        loss = history.history["loss"][-1]
-        if not loss < float("inf"):
-            raise CompressionError(
-                f"training failed: the loss became {loss}; lower training.learning_rate"
-            )
+        stage = Stage(
+            model,
+            batches,
+            optimizer(steps, peak),
+            steps=steps,
+            compiling={"loss": loss},
+            settings=asdict(self.training),
+        )
+        try:
+            stage.run(None if self.folder is None else self.folder / name)
+        except TrainingError as error:
+            raise CompressionError(f"training failed: {error}") from error
 
     def accuracy_of(self, model: Any) -> float:
         """Of Keras, on the held-out pictures."""
@@ -137,7 +152,6 @@ def run_steps(
     Raises:
         CompressionError: a step that this network cannot take.
     """
-    keras.utils.set_random_seed(recipe.training.seed)
     network, done = trainable_copy(model), []
     for name, step in (
         ("prune", recipe.prune),
@@ -149,6 +163,7 @@ def run_steps(
         epochs = step.epochs * getattr(step, "steps", 1)
         say(f"{name}: {epochs} epochs on {len(lesson.train.labels)} pictures")
         start = time.perf_counter()
+        keras.utils.set_random_seed(recipe.training.seed)
         network = _STEPS[name](network, model, step, lesson)
         found = lesson.accuracy_of(network)
         seconds = round(time.perf_counter() - start, 1)
@@ -172,7 +187,7 @@ def _prune(network: Any, source: Any, step: Prune, lesson: Lesson) -> Any:
     return prune_gradually(
         network,
         step.fraction,
-        lambda smaller, _: lesson.fit(smaller, step.epochs),
+        lambda smaller, turn: lesson.fit(smaller, step.epochs, f"prune-{turn}"),
         steps=step.steps,
         targets=step.targets,
         importance=step.importance,
@@ -187,7 +202,7 @@ def _distil(network: Any, source: Any, step: Distil, lesson: Lesson) -> Any:
     pair = distiller(
         student, teacher, temperature=step.temperature, alpha=step.alpha, features=step.features
     )
-    lesson.fit(pair, step.epochs, student)
+    lesson.fit(pair, step.epochs, "distil", student)
     return student
 
 
@@ -213,7 +228,7 @@ def _quantization_aware(network: Any, source: Any, step: QuantizationAware, less
     rows = lesson.batches().order[:CALIBRATED]
     some = Labelled(lesson.train.pictures[rows], lesson.train.labels[rows], lesson.train.classes)
     calibrate(learner, some.inputs(lesson.preprocessing))
-    lesson.fit(learner, step.epochs, rate=AWARE_RATE)
+    lesson.fit(learner, step.epochs, "quantization_aware", rate=AWARE_RATE)
     return learner
 
 

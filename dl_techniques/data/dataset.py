@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from threading import Lock
 from typing import Any, Protocol
 
@@ -101,7 +102,7 @@ class ConversationDataset(keras.utils.PyDataset):
                 f"length_buckets={length_buckets} exceed the preprocessor's sequence_length="
                 f"{preprocessor.sequence_length}."
             )
-        self._order = self._new_order()
+        self._order = self._order_of(self.epoch)
         self._pool = ThreadPoolExecutor(workers, "conversations") if workers else None
         self._ahead = max_queue_size
         self._pending: dict[int, Future[Batch]] = {}
@@ -119,6 +120,15 @@ class ConversationDataset(keras.utils.PyDataset):
         with self._lock:
             future = self._look_ahead(index, self._pool)
         return future.result()
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """Batch of any epoch, prepared now: what a `dl_techniques.training.Stage` asks for.
+
+        Args:
+            epoch: 0 for the first.
+            index: of the batch in it.
+        """
+        return self._prepare(index, self._order_of(epoch))
 
     def _look_ahead(self, index: int, pool: ThreadPoolExecutor) -> Future[Batch]:
         """Put the batches from `index` on into the threads' queue; drop those behind it."""
@@ -162,15 +172,15 @@ class ConversationDataset(keras.utils.PyDataset):
         """Go to the next epoch's order. Keras also calls this once when `fit` begins."""
         with self._lock:
             self.epoch += 1
-            self._order = self._new_order()
+            self._order = self._order_of(self.epoch)
             for future in self._pending.values():
                 future.cancel()
             self._pending.clear()
 
-    def _new_order(self) -> np.ndarray:
+    def _order_of(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(len(self.records))
-        return np.random.default_rng((self.seed, self.epoch)).permutation(len(self.records))
+        return _permutation(self.seed, epoch, len(self.records))
 
     def _length(self, encoded: Sequence[Any], index: int) -> int:
         """The smallest bucket that holds every row; its last token is a target only.
@@ -182,6 +192,12 @@ class ConversationDataset(keras.utils.PyDataset):
             return self.buckets[-1] + 1
         longest = max(len(row.token_ids) for row in encoded) - 1
         return next((b for b in self.buckets if b >= longest), self.buckets[-1])
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of an epoch; kept, for batches may be asked for one by one."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def answers_alone(

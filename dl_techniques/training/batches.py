@@ -79,20 +79,26 @@ class Repeated:
 class Segment(keras.utils.PyDataset):
     """What one epoch of `fit` sees: so many batches from a step on.
 
+    Keras looks at the first two batches for their shapes before the first epoch; it gets those of
+    the first two places, whatever step a run begins with.
+
     Args:
         batches: the batches.
         length: how many.
-        first: step of the first one, counted through all epochs. It is set from outside before
-            each segment: Keras calls `on_epoch_end` before the first one as well, and reads some
-            batches ahead.
+        seen_first: where those come from that Keras looks at; the same batches, not made ahead.
     """
 
-    def __init__(self, batches: Batches, length: int, first: int = 0) -> None:
+    def __init__(self, batches: Batches, length: int, seen_first: Batches) -> None:
         super().__init__()
-        self.batches, self.length, self.first = batches, length, first
+        self.batches, self.length, self.seen_first = batches, length, seen_first
+        self.first: int | None = None
+        """Step of the first batch, counted through all epochs. It is set from outside before each
+        segment, for Keras calls `on_epoch_end` before the first one as well."""
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Any:
+        if self.first is None:
+            return self.seen_first.batch(*divmod(index, len(self.seen_first)))
         return self.batches.batch(*divmod(self.first + index, len(self.batches)))

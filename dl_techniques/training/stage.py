@@ -229,7 +229,7 @@ class _Run:
         self._build()
         position = self._restore()
         with self._batches() as batches:
-            self.data = Segment(batches, self.stage.segment_length, position.step)
+            self.data = Segment(batches, self.stage.segment_length, self.stage.data)
             self.place = Place(self.data, self.stage.steps, position.step)
             self.clock = Clock(position.seconds)
             if not self._is_done():

@@ -64,6 +64,20 @@ def test_batches_cover_an_epoch_and_change() -> None:
     assert not np.array_equal(first, batches.order)
 
 
+def test_a_batch_is_a_function_of_its_place() -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), dtype="uint8")
+    one, other = (Batches(pictures, np.arange(12), 4, seed=5) for _ in range(2))
+    places = [(epoch, index) for epoch in range(2) for index in range(3)]
+    there = [one.batch(*place) for place in places]
+    back = [other.batch(*place) for place in reversed(places)][::-1]
+    for ours, theirs in zip(there, back, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(there[0][1], there[3][1])
+    one.on_epoch_end()
+    np.testing.assert_array_equal(one[2][0], there[5][0])
+
+
 def test_augmentation_shifts_and_mirrors_and_can_be_left_out() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (16, 16, 16, 3), dtype="uint8")
     labels = np.arange(16)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.compression.labelled import read_labelled
+from dl_techniques.compression.labelled import Batches, read_labelled
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.compression.recipe_parts import Distil, Prune, QuantizationAware, Training
 from dl_techniques.compression.steps import Lesson, gives_logits, optimizer, run_steps
@@ -60,7 +60,7 @@ def test_pruning_and_rounding_follow_each_other(lesson: Lesson) -> None:
 def test_training_learns(lesson: Lesson) -> None:
     quick = Training(batch_size=8, learning_rate=2e-2, augment=False)
     model = network(layer_scale_init=0.1)
-    dataclasses.replace(lesson, training=quick).fit(model, 16)
+    dataclasses.replace(lesson, training=quick).fit(model, 16, "alone")
     assert lesson.accuracy_of(model) == 1.0
     assert numbers(model.optimizer.iterations) == 48
 
@@ -77,7 +77,7 @@ def test_a_student_of_another_variant_learns_from_the_source(lesson: Lesson) -> 
 def test_a_failed_training_is_told(lesson: Lesson) -> None:
     wild = dataclasses.replace(lesson, training=Training(batch_size=8, learning_rate=1e30))
     with pytest.raises(CompressionError, match="training failed: the loss became"):
-        wild.fit(network(), 3)
+        wild.fit(network(), 3, "wild")
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -100,3 +100,33 @@ def test_only_networks_with_known_channels_are_pruned(lesson: Lesson, tmp_path: 
         run_steps(
             small_mobile_one(), Recipe(prune=Prune(), training=TRAINING), lesson, lambda line: None
         )
+
+
+@pytest.mark.slow_on_jax
+def test_steps_that_were_killed_go_on_where_they_were(
+    lesson: Lesson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(
+        prune=Prune(0.5, ("hidden",), epochs=1),
+        quantization_aware=QuantizationAware(skip=("head",)),
+        training=dataclasses.replace(TRAINING, augment=True),
+    )
+    model = network(drop_path_rate=0.3)
+    whole, _ = run_steps(model, recipe, lesson, lambda line: None)
+    kept = dataclasses.replace(lesson, folder=tmp_path)
+    batch, asked = Batches.batch, []
+
+    def killed(self: Batches, epoch: int, index: int) -> Any:
+        asked.append(index)
+        if (tmp_path / "prune-1" / "finished").is_dir() and index == 2:
+            raise KeyboardInterrupt
+        return batch(self, epoch, index)
+
+    monkeypatch.setattr(Batches, "batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_steps(model, recipe, kept, lambda line: None)
+    monkeypatch.setattr(Batches, "batch", batch)
+    assert not (tmp_path / "quantization_aware" / "finished").exists()
+    resumed, _ = run_steps(model, recipe, kept, lambda line: None)
+    for ours, theirs in zip(values(resumed), values(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

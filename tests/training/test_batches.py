@@ -30,7 +30,9 @@ class Numbers:
         return self.asked[-1]
 
 
-@pytest.mark.parametrize("options", [{}, {"threads": 3}, {"processes": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"threads": 3}, pytest.param({"processes": 2}, marks=pytest.mark.full)]
+)
 def test_workers_give_the_same_batches(options: dict[str, int]) -> None:
     before = dict(os.environ)
     with drawn_ahead(Numbers(), **options) as ahead:
