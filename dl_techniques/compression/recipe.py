@@ -18,7 +18,6 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from dl_techniques.compression.recipe_parts import (
 )
 from dl_techniques.errors import CompressionError
 from dl_techniques.export.litert_precision import BLOCK_SIZES, PRECISIONS
+from dl_techniques.training.settings import check_keys, part_from, read_yaml
 
 FORMATS = ("litert", "litertlm")
 
@@ -111,12 +111,12 @@ class Recipe:
             CompressionError: an unknown key (the nearest right one is named) or a wrong value.
         """
         parts = {f.name: _PARTS[f.name] for f in dataclasses.fields(cls)}
-        _check_keys(values, list(parts), source)
-        made = {}
+        check_keys(values, parts, source, CompressionError)
+        made: dict[str, Any] = {}
         for name, fields in values.items():
             place = f"{source}: {name}"
             if fields is not None:
-                made[name] = _part(parts[name], fields, place)
+                made[name] = part_from(parts[name], fields, place, CompressionError)
         return cls(**made)
 
     @classmethod
@@ -126,17 +126,7 @@ class Recipe:
         Raises:
             CompressionError: no such file, no YAML, an unknown key or a wrong value.
         """
-        import yaml
-
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise CompressionError(f"{path} cannot be read: {reason}") from error
-        except yaml.YAMLError as error:
-            raise CompressionError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values, dict):
-            raise CompressionError(f"{path} must hold a mapping with {', '.join(_PARTS)}")
+        values = read_yaml(path, _PARTS, CompressionError)
         return cls.from_dict(values, path.name)
 
 
@@ -148,34 +138,3 @@ _PARTS: Mapping[str, type] = {
     "export": Export,
     "training": Training,
 }
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "float": (int, float),
-    "int": (int,),
-    "bool": (bool,),
-    "str": (str,),
-    "int | None": (int, type(None)),
-    "str | None": (str, type(None)),
-    "tuple[str, ...]": (tuple,),
-}
-
-
-def _check_keys(values: Mapping[Any, Any], known: list[str], place: str) -> None:
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise CompressionError(f"{place}: unknown key {key!r}; {hint}")
-
-
-def _part(cls: type, values: Any, place: str) -> Any:
-    """One part from its mapping; lists become tuples, types are checked."""
-    if not isinstance(values, Mapping):
-        raise CompressionError(f"{place} must be a mapping, got {values!r}")
-    fields = {f.name: str(f.type) for f in dataclasses.fields(cls)}
-    _check_keys(values, list(fields), place)
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    for name, value in plain.items():
-        kinds = _KINDS[fields[name]]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise CompressionError(f"{place}.{name} must be {fields[name]}, got {value!r}")
-    return cls(**plain)

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dl_techniques.training.settings import Training
+
+__all__ = [
+    "Distil",
+    "Export",
+    "Prune",
+    "QuantizationAware",
+    "Quantize",
+    "Training",
+]
+
 
 @dataclass(frozen=True)
 class Prune:
@@ -84,20 +95,3 @@ class Export:
 
     format: str = "litert"
     image_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Training:
-    """How all steps train.
-
-    Attributes:
-        batch_size: pictures a step.
-        learning_rate: the highest; it warms up and falls along a cosine.
-        augment: shift and mirror the pictures.
-        seed: of order, augmentation and fresh weights.
-    """
-
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    augment: bool = True
-    seed: int = 0

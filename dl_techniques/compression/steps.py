@@ -22,6 +22,7 @@ from dl_techniques.errors import CompressionError, TrainingError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.preprocessing import Preprocessing
 from dl_techniques.training import Stage
+from dl_techniques.training.optimizers import cosine
 
 CALIBRATED = 256
 AWARE_RATE = 0.1
@@ -120,13 +121,7 @@ class Lesson:
 
 def optimizer(steps: int, learning_rate: float) -> keras.optimizers.Optimizer:
     """AdamW; the rate warms up over a twentieth of the steps and falls along a cosine."""
-    warm_up = max(1, steps // 20)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 20,
-        max(1, steps - warm_up),
-        warmup_target=learning_rate,
-        warmup_steps=warm_up,
-    )
+    schedule = cosine(learning_rate, steps, steps // 20, first=1 / 20)
     return keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0)
 
 

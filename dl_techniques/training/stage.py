@@ -79,7 +79,10 @@ class Stage:
         compiling: further arguments of `compile`, such as `loss`.
         segment: steps between two states, and between two rates of a stage that ends by the
             clock. Defaults to an epoch of the data.
+        warmup: segments in which the rate of a stage that ends by the clock rises.
         save_seconds: least time between two states, for large models with short segments.
+        frozen: layers that do not learn and need not be written: whoever goes on makes the model
+            with the same weights in them.
         validation: data of `fit`'s `validation_data`, measured after each segment.
         threads: that make batches ahead.
         processes: that make them instead, see `DrawnAhead`.
@@ -111,7 +114,9 @@ class Stage:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     compiling: Mapping[str, Any] = field(default_factory=dict)
     segment: int | None = None
+    warmup: int = 4
     save_seconds: float = 0.0
+    frozen: Sequence[keras.layers.Layer] = ()
     validation: Any = None
     threads: int = 1
     processes: int = 0
@@ -137,6 +142,9 @@ class Stage:
             self.model.compile(self.optimizer, **self.compiling)
         if not self.model.compiled:
             raise TrainingError(f"{self.model.name} is not compiled: give the stage an optimizer")
+        for layer in self.frozen:
+            if layer.trainable_variables:
+                raise TrainingError(f"{layer.name} is said to be frozen, but it learns")
         self.peak = None if self.minutes is None else _rate_to_set(self.model.optimizer)
 
     @property
@@ -153,8 +161,10 @@ class Stage:
 
     @property
     def weights(self) -> list[keras.Variable]:
-        """The model's variables, statistics and seeds with them."""
-        return [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        """The model's variables that are written, statistics and seeds with them."""
+        left_out = {id(weight) for layer in self.frozen for weight in layer.weights}
+        every = [*self.model.trainable_variables, *self.model.non_trainable_variables]
+        return [variable for variable in every if id(variable) not in left_out]
 
     def run(self, folder: str | Path | None = None) -> Outcome:
         """Trains, or goes on; a finished stage only gives the model its weights.
@@ -281,7 +291,7 @@ class _Run:
         if stage.steps is not None:
             last = -(-stage.steps // stage.segment_length)
         elif stage.minutes is not None and stage.peak is not None:
-            callbacks.append(Deadline(self.clock, stage.peak, stage.minutes))
+            callbacks.append(Deadline(self.clock, stage.peak, stage.minutes, stage.warmup))
         self.model.fit(
             self.data,
             initial_epoch=first,

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+from dl_techniques.checkpoints.tensor_files import open_tensors
 from dl_techniques.errors import TrainingError
 from dl_techniques.training import Stage, WeightAverage, has_begun, is_finished
 from tests.helpers import numbers
@@ -267,6 +268,26 @@ def test_a_loss_that_is_no_number_ends_the_stage_and_leaves_the_last_state(tmp_p
     with pytest.raises(TrainingError, match="the loss became nan by step 6: lower"):
         Stage(model, Broken(), steps=8, segment=3).run(tmp_path)
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-0000000000", "step-0000000003"]
+
+
+@pytest.mark.once
+def test_frozen_layers_are_not_written(tmp_path: Path) -> None:
+    model = network()
+    frozen = model.layers[0]
+    frozen.trainable = False
+    with pytest.raises(KeyboardInterrupt):
+        Stage(
+            model, Noise(), "sgd", steps=4, segment=2, compiling={"loss": "mse"}, frozen=[frozen],
+            callbacks=[Kill(3)],
+        ).run(tmp_path)  # fmt: skip
+    with open_tensors(tmp_path / "step-0000000002" / "state.safetensors") as store:
+        assert len(store) and not [name for name in store if frozen.kernel.path in name]
+    stage = Stage(
+        model, Noise(), "sgd", steps=4, segment=2, compiling={"loss": "mse"}, frozen=[frozen]
+    )
+    assert stage.run(tmp_path).steps == 4
+    with pytest.raises(TrainingError, match="is said to be frozen, but it learns"):
+        Stage(model, Noise(), steps=4, frozen=[model.layers[-1]])
 
 
 @pytest.mark.once
