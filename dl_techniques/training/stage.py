@@ -87,7 +87,8 @@ class Stage:
         threads: that make batches ahead.
         processes: that make them instead, see `DrawnAhead`.
         preload: modules for these processes.
-        settings: plain values that have to be the same when a run goes on, beside the stage's own.
+        settings: plain values that have to be the same when a run goes on, beside the stage's
+            lengths and the optimizer's config.
         verbose: of `fit`.
 
     Raises:
@@ -146,6 +147,7 @@ class Stage:
             if layer.trainable_variables:
                 raise TrainingError(f"{layer.name} is said to be frozen, but it learns")
         self.peak = None if self.minutes is None else _rate_to_set(self.model.optimizer)
+        self._moved_by = _plain_settings("optimizer", self.model.optimizer.get_config())
 
     @property
     def segment_length(self) -> int:
@@ -156,7 +158,8 @@ class Stage:
     def all_settings(self) -> dict[str, Any]:
         """What has to be the same when a run goes on, as JSON gives it back."""
         own = {"steps": self.steps, "minutes": self.minutes, "epoch": len(self.data)}
-        settings: dict[str, Any] = json.loads(json.dumps({**own, **self.settings}))
+        told = {**own, **self._moved_by, **self.settings}
+        settings: dict[str, Any] = json.loads(json.dumps(told, default=str))
         return settings
 
     @property
@@ -209,6 +212,15 @@ def is_finished(folder: str | Path) -> bool:
 def has_begun(folder: str | Path) -> bool:
     """Whether there is something in a folder to go on from."""
     return is_finished(folder) or bool(saved_states(Path(folder)))
+
+
+def _plain_settings(place: str, config: Any) -> dict[str, Any]:
+    """An optimizer's config without its automatic names: place -> value."""
+    if not isinstance(config, Mapping):
+        return {place: config}
+    left_out = ("name", "registered_name", "build_config")
+    parts = [_plain_settings(f"{place}.{k}", v) for k, v in config.items() if k not in left_out]
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _rate_to_set(optimizer: Any) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tools.cifar10 import data, results, table
+from dl_techniques import FastVLM
+from tools.cifar10 import baseline, data, results, table
 from tools.cifar10.results import Result
 
 pytestmark = pytest.mark.once
@@ -56,6 +58,50 @@ def test_commands_name_folders_by_what_they_hold() -> None:
         ["/a/prune.py", "--data", "/x", "--work", "/x/work", "--model", "/x/work/m.keras"]
     )
     assert said == ("python -m tools.cifar10.prune --data CIFAR --work WORK --model WORK/m.keras")
+
+
+def write_pictures(folder: Path, split: str, count: int) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in data.CLASSES:
+        (folder / split / name).mkdir(parents=True)
+        for index in range(count):
+            picture = rng.integers(0, 255, (32, 32, 3), dtype="uint8")
+            Image.fromarray(picture).save(folder / split / name / f"{index}.png")
+
+
+@pytest.mark.slow_on_jax
+def test_the_baseline_goes_on_where_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path, "train", 2)
+    write_pictures(tmp_path, "test", 1)
+    sizes = {"embed_dims": (8, 8, 8), "depths": (1, 1, 1), "num_heads": (1, 1, 1)}
+    monkeypatch.setattr(baseline, "OF_STUDENT", sizes)
+
+    def run(name: str) -> FastVLM:
+        words = ["--data", tmp_path, "--variant", "student", "--epochs", 2, "--batch-size", 8]
+        arguments = [*words, "--output", tmp_path / f"{name}.keras"]
+        monkeypatch.setattr(sys, "argv", ["baseline", *map(str, arguments)])
+        baseline.main()
+        return FastVLM.from_preset(tmp_path / f"{name}.keras")
+
+    whole = run("whole")
+    batch = data.Batches.batch
+
+    def killed(self: data.Batches, epoch: int, index: int) -> Any:
+        if (epoch, index) == (1, 1):
+            raise KeyboardInterrupt
+        return batch(self, epoch, index)
+
+    monkeypatch.setattr(data.Batches, "batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed")
+    monkeypatch.setattr(data.Batches, "batch", batch)
+    resumed = run("killed")
+    for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_pictures_are_read_in_the_order_of_the_classes(tmp_path: Path) -> None:

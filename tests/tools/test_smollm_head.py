@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from dl_techniques.models.vlm.fast_vlm import (
 )
 from tests.helpers import numbers, relative_difference
 from tools.smollm_head import model as parts
+from tools.smollm_head import train
 from tools.smollm_head.data import Questions, encode
 from tools.smollm_head.evaluate import report
 
@@ -121,3 +125,42 @@ def test_the_report_names_every_way_of_answering() -> None:
     hits = {"model": np.array([True, True, False]), "question only": np.array([True, False, False])}
     line = report({"all": hits}).splitlines()[-1]
     assert line.startswith("| all | 3 | 66.7 (") and line.endswith("| 33.3 |")
+
+
+def test_training_ends_by_the_clock_and_goes_on_in_its_folder(
+    vlm: FastVLMCausalLM, questions: Questions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Questions(questions.images, questions.items, [["red"], ["teal"], ["teal", "circle"]])
+    words = ["--gguf", "none", "--data", "none", "--batch", "2", "--work", str(tmp_path)]
+    options = train.parser().parse_args([*words, "--minutes", "1e-4", "--types", "colour"])
+    monkeypatch.setattr(train, "SEGMENT", 2)
+    frozen = numbers(vlm.backbone.token_embedding.embeddings).copy()
+    train.train(vlm, told, options)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["learning_rate"] == pytest.approx(options.rate)
+    trained = [numbers(v) for v in vlm.backbone.projector.weights]
+    np.testing.assert_array_equal(numbers(vlm.backbone.token_embedding.embeddings), frozen)
+
+    def fail(self: train.Drawn, epoch: int, index: int) -> None:
+        raise AssertionError("what is finished was trained again")
+
+    monkeypatch.setattr(train.Drawn, "batch", fail)
+    train.train(vlm, told, options)
+    for ours, theirs in zip(vlm.backbone.projector.weights, trained, strict=True):
+        np.testing.assert_array_equal(numbers(ours), theirs)
+
+
+def test_questions_come_in_another_order_in_each_epoch(
+    vlm: FastVLMCausalLM, questions: Questions
+) -> None:
+    encoded = encode(vlm.preprocessor, questions)
+    places = {"place": np.arange(3)}
+    drawn = train.Drawn(encoded, places, 1, seed=0)
+    epochs = [
+        [int(drawn.batch(epoch, index)[0]["place"][0]) for index in range(len(drawn))]
+        for epoch in range(6)
+    ]
+    assert all(sorted(epoch) == [0, 1, 2] for epoch in epochs) and len(set(map(tuple, epochs))) > 1
+    part, targets, weights = drawn.batch(0, 1)
+    np.testing.assert_array_equal(targets, encoded.targets[part["place"]])
+    np.testing.assert_array_equal(weights, encoded.weights[part["place"]])

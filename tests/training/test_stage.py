@@ -232,9 +232,17 @@ def test_a_folder_of_another_stage_is_refused(tmp_path: Path) -> None:
         stage(model, steps=9).run(tmp_path)
     with pytest.raises(TrainingError, match="with rate=None, this one has 0.1"):
         stage(model, settings={"rate": 0.1}).run(tmp_path)
+    slower = compiled()
+    config = slower.optimizer.get_config()
+    config["learning_rate"]["config"]["warmup_target"] = 0.01
+    slower.compile(keras.optimizers.AdamW.from_config(config), "mse")
+    told = r"optimizer.learning_rate.config.warmup_target=0.05, this one has 0.01"
+    with pytest.raises(TrainingError, match=told):
+        stage(slower).run(tmp_path)
     other = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
     with pytest.raises(TrainingError, match="another network or optimizer"):
-        Stage(other, Noise(), "adamw", steps=STEPS, compiling={"loss": "mse"}).run(tmp_path)
+        other.compile(compiled().optimizer, "mse")
+        Stage(other, Noise(), steps=STEPS).run(tmp_path)
 
 
 def test_variables_of_other_names_or_shapes_are_refused(tmp_path: Path) -> None:

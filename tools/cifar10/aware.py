@@ -24,7 +24,7 @@ def main() -> None:
     model = common.load(options.model)
     learner = quantization_aware(model)
     calibrate(learner, data.as_floats(batches.pictures[batches.order[:CALIBRATED]]))
-    seconds = common.fine_tune(learner, options, batches, test)
+    seconds = common.fine_tune(learner, options, batches, test, "aware")
     learner.save(options.work / "aware.keras")
     path = options.work / f"{options.model.stem}-int8_aware.tflite"
     pictures = options.data / "train"

@@ -16,6 +16,7 @@ import keras
 from dl_techniques import FastVLM
 from dl_techniques.compression.steps import optimizer
 from tools.cifar10 import data
+from tools.cifar10.fitting import fit
 
 SIZE = 32
 STUDENT = "student"
@@ -62,8 +63,8 @@ def main() -> None:
     batches = data.Batches(*train, options.batch_size, options.seed)
     model = network(options.variant)
     compile_for(model, options.epochs * len(batches))
-    held_out = (data.as_floats(test[0]), test[1])
-    model.fit(batches, epochs=options.epochs, validation_data=held_out, verbose=2)
+    folder = options.output.with_suffix(".training")
+    fit(model, batches, test, options.epochs, folder)
     model.save(options.output)
 
 

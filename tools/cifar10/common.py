@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from dl_techniques.compression.distillation import distiller
 from dl_techniques.compression.steps import optimizer
 from dl_techniques.export import export_model
 from tools.cifar10 import baseline, data, results
+from tools.cifar10.fitting import fit
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -46,25 +46,17 @@ def read(options: argparse.Namespace) -> tuple[data.Batches, Arrays]:
     return batches, data.load(options.data, "test", options.limit)
 
 
-def fit(model: Any, batches: data.Batches, test: Arrays, epochs: int) -> float:
-    """Trains a compiled model; returns the seconds."""
-    start = time.perf_counter()
-    held_out = (data.as_floats(test[0]), test[1])
-    model.fit(batches, epochs=epochs, validation_data=held_out, verbose=2)
-    return time.perf_counter() - start
-
-
 def fine_tune(
-    model: Any, options: argparse.Namespace, batches: data.Batches, test: Arrays
+    model: Any, options: argparse.Namespace, batches: data.Batches, test: Arrays, name: str
 ) -> float:
     """Compiles and trains as the baseline was, at the rate of the options."""
     baseline.compile_for(model, options.epochs * len(batches), options.learning_rate)
-    return fit(model, batches, test, options.epochs)
+    return fit(model, batches, test, options.epochs, training_folder(options, name))
 
 
 def fit_under(
     student: Any, teacher: FastVLM, options: argparse.Namespace, batches: data.Batches,
-    test: Arrays, features: bool = False,
+    test: Arrays, name: str, features: bool = False,
 ) -> float:  # fmt: skip
     """Trains a student under a teacher, with the options of `distilling_options`."""
     teacher.reparameterize()
@@ -76,7 +68,13 @@ def fit_under(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    return fit(pair, batches, test, options.epochs)
+    return fit(pair, batches, test, options.epochs, training_folder(options, name))
+
+
+def training_folder(options: argparse.Namespace, name: str) -> Path:
+    """Where a run keeps the state of its training."""
+    work: Path = options.work
+    return work / f"{name}.training"
 
 
 def distilling_options(made: argparse.ArgumentParser, required: bool) -> None:

@@ -17,7 +17,9 @@ def main() -> None:
     options = parser.parse_args()
     batches, test = common.read(options)
     student, teacher = baseline.network(baseline.STUDENT), common.load(options.teacher)
-    seconds = common.fit_under(student, teacher, options, batches, test, options.features)
+    seconds = common.fit_under(
+        student, teacher, options, batches, test, "distilled", options.features
+    )
     student.save(options.work / "distilled.keras")
     common.export_and_measure(
         student, "distilled-float32", "distil", "float32", options, test, options.epochs, seconds

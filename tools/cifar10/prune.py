@@ -31,11 +31,11 @@ def main() -> None:
     )  # fmt: skip
     name = f"pruned-{'-'.join(options.targets)}-{100 * options.fraction:.0f}"
     if options.teacher is None:
-        seconds = common.fine_tune(smaller, options, batches, test)
+        seconds = common.fine_tune(smaller, options, batches, test, name)
     else:
         name += "-distilled"
         teacher = common.load(options.teacher)
-        seconds = common.fit_under(smaller, teacher, options, batches, test)
+        seconds = common.fit_under(smaller, teacher, options, batches, test, name)
     smaller.save(options.work / f"{name}.keras")
     for precision in ("float32", "int8"):
         own = f"{name}-{precision}"

@@ -106,10 +106,14 @@ def _ridge(x: np.ndarray, y: np.ndarray, strength: float = 1e-2) -> tuple[np.nda
     return kernel, middle - center @ kernel
 
 
-def learner(model: FastVLMCausalLM) -> keras.Model:
+def learner(model: FastVLMCausalLM, rate: float = 1e-3) -> keras.Model:
     """A model from features to the logits of the answers' tokens; only its projector learns.
 
     The projector and the decoder are those of `model`, not copies.
+
+    Args:
+        model: with a new projector.
+        rate: of learning.
     """
     backbone = model.backbone
     backbone.text_backbone.trainable = False
@@ -120,9 +124,8 @@ def learner(model: FastVLMCausalLM) -> keras.Model:
     rows = backbone.projector(flat)
     logits = AnswerLogits(backbone, name="answer_logits")(rows, *(text[n] for n in _TEXT))
     made = keras.Model({"features": features, **text}, logits)
-    made.compile(
-        optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    made.compile(keras.optimizers.Adam(rate), loss)
     return made
 
 

@@ -18,14 +18,18 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM
+from dl_techniques.training import Stage
 from tools.smollm_head import data, model
 from tools.smollm_head.evaluate import evaluate, report
+
+SEGMENT = 10
+"""Steps between two learning rates."""
+Inputs = dict[str, np.ndarray]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,6 +37,11 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     made.add_argument("--gguf", type=Path, required=True, help="or a Hugging Face folder")
     made.add_argument("--data", type=Path, required=True, help="folder with raw/easy_vqa-*.whl")
+    made.add_argument(
+        "--work",
+        type=Path,
+        help="keeps the training, so that the same command goes on after a kill",
+    )
     made.add_argument("--out", type=Path, help="folder of the finished preset; default: none")
     made.add_argument("--types", nargs="+", choices=data.TYPES, default=["colour", "shape"])
     made.add_argument("--minutes", type=float, default=7.0, help="of training")
@@ -43,32 +52,28 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-class Clock(keras.callbacks.Callback):
-    """Lets the learning rate fall to nothing over a time, and stops then.
+class Drawn:
+    """Questions in a random order, another one in each epoch.
 
     Args:
-        rate: learning rate at the start.
-        seconds: how long training may take.
+        encoded: the conversations.
+        inputs: of the learner, all questions at once.
+        size: questions of a batch.
+        seed: of the order.
     """
 
-    def __init__(self, rate: float, seconds: float) -> None:
-        super().__init__()
-        self.rate, self.seconds = rate, seconds
-        self.start: float | None = None
-        self.steps = 0
+    def __init__(self, encoded: data.Encoded, inputs: Inputs, size: int, seed: int) -> None:
+        self.encoded, self.inputs, self.size, self.seed = encoded, inputs, size, seed
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Sets the rate for the next step; what compiling takes does not count."""
-        now = time.perf_counter()
-        if self.start is None:
-            self.start = now
-        self.steps += 1
-        done = min(1.0, (now - self.start) / self.seconds)
-        self.model.optimizer.learning_rate = self.rate * 0.5 * (1 + np.cos(np.pi * done))
-        if self.steps % 20 == 0:
-            print(f"step {self.steps}: loss {float(logs['loss']):.3f}", flush=True)
-        if done >= 1:
-            self.model.stop_training = True
+    def __len__(self) -> int:
+        return len(self.encoded.targets) // self.size
+
+    def batch(self, epoch: int, index: int) -> tuple[Inputs, np.ndarray, np.ndarray]:
+        """Inputs, targets int32[B, K] and weights float32[B, K]."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.encoded.targets))
+        rows = order[index * self.size : (index + 1) * self.size]
+        part = {name: array[rows] for name, array in self.inputs.items()}
+        return part, self.encoded.targets[rows], self.encoded.weights[rows]
 
 
 def train(vlm: FastVLMCausalLM, questions: data.Questions, options: argparse.Namespace) -> None:
@@ -77,27 +82,21 @@ def train(vlm: FastVLMCausalLM, questions: data.Questions, options: argparse.Nam
     features = model.features_of(vlm, questions.images)
     model.begin_well(vlm, features, questions.words)
     inputs = model.inputs_of(encoded, features, questions)
-    learner = model.learner(vlm)
-    clock = Clock(options.rate, options.minutes * 60)
+    learner = model.learner(vlm, options.rate)
     count = sum(int(np.prod(v.shape)) for v in learner.trainable_variables)
     print(f"{len(questions.items)} questions, {count:,} parameters learn", flush=True)
-    # An epoch may be longer than the time: many short ones, so that the clock can stop between.
-    rng = np.random.default_rng(options.seed)
-    while not learner.stop_training:
-        rows = rng.permutation(len(questions.items))[: options.batch * 10]
-        part = {name: array[rows] for name, array in inputs.items()}
-        learner.fit(
-            part,
-            encoded.targets[rows],
-            sample_weight=encoded.weights[rows],
-            batch_size=options.batch,
-            shuffle=False,
-            verbose=0,
-            callbacks=[clock],
-        )
-        if clock.start is not None and time.perf_counter() - clock.start > clock.seconds:
-            break
-    print(f"{clock.steps} steps of {options.batch}", flush=True)
+    stage = Stage(
+        learner,
+        Drawn(encoded, inputs, options.batch, options.seed),
+        minutes=options.minutes,
+        segment=SEGMENT,
+        warmup=1,
+        save_seconds=60.0,
+        frozen=[vlm.backbone.text_backbone],
+        settings={"seed": options.seed, "batch": options.batch, "types": options.types},
+        verbose=2,
+    )
+    print(f"{stage.run(options.work).steps} steps of {options.batch}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
