@@ -23,6 +23,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "tuple[str, ...]": (tuple,),
     "tuple[int, ...]": (tuple,),
     "Mapping[str, float]": (Mapping,),
+    "Mapping[str, Any]": (Mapping,),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import keras
@@ -9,12 +10,12 @@ import numpy as np
 import pytest
 
 from dl_techniques import FastVLM, FastVLMBackbone, FastVLMCausalLM
+from dl_techniques.training import StageSettings
 from tests.helpers import numbers, relative_difference
 from tests.models.vlm.fast_vlm.small_model import make_decoder, make_preprocessor, randomize
-from tools.demo_model import average, pretrain, train
+from tools.demo_model import average, pretrain, reading
 from tools.demo_model.finer import widened_like, with_finer_map
 from tools.demo_model.legible import make_legible
-from tools.demo_model.reading import Reading
 from tools.demo_model.records import DemoData
 
 pytestmark = pytest.mark.once
@@ -91,16 +92,20 @@ def test_pretraining_reads_the_stages_maps_alone() -> None:
     assert heads.get_layer("strokes_dense").kernel.shape[0] == 8
 
 
-def test_rows_are_made_legible_and_others_kept(tmp_path: Path) -> None:
+def test_rows_are_made_legible_and_others_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     others = DemoData(None, mix={"scenes": 1.0})
     before = small_model(4)
     model = with_finer_map(before, 12, DATA)
     decoder = [numbers(value) for value in model.backbone.text_backbone.weights]
     known = [numbers(value) for value in before.backbone.vision_encoder.weights]
-    plan = Reading(0.0, 1e-3, batch_size=6, words=4)
-    make_legible(model, before, others, plan, tmp_path)
-    log = np.genfromtxt(tmp_path / "rows.csv", delimiter=",", names=True)
-    assert {"letters_loss", "spelling_loss", "strokes_loss", "kept_loss"} <= set(log.dtype.names)
+    monkeypatch.setattr(reading, "HEAD_STEPS", 40)
+    monkeypatch.setattr(reading, "EPOCH_STEPS", 5)
+    settings = StageSettings("rows", steps=5, batch_size=6)
+    make_legible(model, before, others, reading.Reading(words=4), settings, tmp_path)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"letters_loss", "spelling_loss", "strokes_loss", "kept_loss"} <= set(line)
     projector = model.backbone.projector
     assert numbers(projector.dense_1.kernel)[16:, :-12].any(axis=1).all()
     assert numbers(projector.dense_2.kernel)[-12:].any(axis=1).all()
@@ -108,12 +113,6 @@ def test_rows_are_made_legible_and_others_kept(tmp_path: Path) -> None:
         part = old.backbone.vision_encoder if now is known else old.backbone.text_backbone
         for value, then in zip(part.weights, now, strict=True):
             np.testing.assert_array_equal(numbers(value), then)
-
-
-def test_rows_need_a_decoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        train.main(["--work", str(tmp_path), "--out", str(tmp_path / "out"), "--rows-minutes", "1"])
-    assert "name its model with --start" in capsys.readouterr().err
 
 
 def test_mean_of_runs_that_went_apart(tmp_path: Path) -> None:

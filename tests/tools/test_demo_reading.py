@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model import average, options, reading, train
+from dl_techniques.training import Optimizer, StageSettings
+from tools.demo_model import average, reading
 from tools.demo_model.pretrain import as_floats
 from tools.demo_model.records import DemoData
 
 pytestmark = pytest.mark.once
 
 OTHERS = DemoData(None, mix={"scenes": 1.0})
-PLAN = reading.Reading(1e-3, 1e-3, batch_size=6, words=4)
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def encoder() -> FastVLM:
 
 
 def test_batches_are_words_with_targets_then_other_pictures() -> None:
-    batches = reading.WordsAndOthers(OTHERS, PLAN, reading.LAST_HEADS, seed=3)
+    batches = reading.WordsAndOthers(OTHERS, 6, 4, reading.LAST_HEADS, seed=3)
     images, targets, weights = batches.batch(2, 5)
     start = (2 * len(batches) + 5) * 6
     for row in range(6):
@@ -47,7 +46,7 @@ def test_batches_are_words_with_targets_then_other_pictures() -> None:
 def test_kept_is_the_distance_of_the_other_pictures_maps(encoder: FastVLM, whole: bool) -> None:
     before = FastVLM.from_config(encoder.get_config())
     before.set_weights(encoder.get_weights())
-    images = reading.WordsAndOthers(OTHERS, PLAN, reading.EARLY_HEADS).batch(0, 0)[0]
+    images = reading.WordsAndOthers(OTHERS, 6, 4, reading.EARLY_HEADS).batch(0, 0)[0]
     model = reading.build(encoder, before, as_floats(images), 4, whole)
     outputs = model.predict_on_batch(images)
     stage = encoder.stages[-1 if whole else -2]
@@ -68,11 +67,11 @@ def test_kept_is_the_distance_of_the_other_pictures_maps(encoder: FastVLM, whole
 def test_the_others_maps_are_kept_as_strongly_as_asked(encoder: FastVLM) -> None:
     before = FastVLM.from_config(encoder.get_config())
     before.set_weights([20 * value for value in encoder.get_weights()])
-    batch = reading.WordsAndOthers(OTHERS, PLAN, reading.EARLY_HEADS).batch(0, 0)
+    batch = reading.WordsAndOthers(OTHERS, 6, 4, reading.EARLY_HEADS).batch(0, 0)
     model = reading.build(encoder, before, as_floats(batch[0]), 4, whole=False)
     losses = []
     for weight in (0.0, 3.0):
-        reading.compile_model(model, keras.optimizers.SGD(0.0), weight)
+        model.compile(keras.optimizers.SGD(0.0), **reading.losses(model, weight))
         losses.append(model.test_on_batch(*batch, return_dict=True))
     difference = losses[1]["loss"] - losses[0]["loss"]
     assert difference == pytest.approx(3 * losses[0]["kept_loss"], rel=1e-3)
@@ -84,28 +83,20 @@ def test_first_stages_learn_alone_then_all(
     encoder: FastVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "EPOCH_STEPS", 1)
-    start = {v.path: np.array(keras.ops.convert_to_numpy(v)) for v in encoder.weights}
-    trained = reading.read(encoder, OTHERS, PLAN, tmp_path)
-    early = FastVLM.from_preset(tmp_path / "early")
+    monkeypatch.setattr(reading, "HEAD_STEPS", 2)
 
-    def moved(model: FastVLM) -> set[str]:
-        return {
-            v.path
-            for v in model.weights
-            if np.abs(keras.ops.convert_to_numpy(v) - start[v.path]).max() > 0
-        }
+    def values() -> dict[str, np.ndarray]:
+        return {v.path: np.array(keras.ops.convert_to_numpy(v)) for v in encoder.weights}
 
+    before, start = reading.copy_of(encoder), values()
     last = {path for path in start if path.startswith(("stage_3", "downsample_2"))}
-    assert last and not moved(early) & last and any("stem" in path for path in moved(early))
-    assert moved(trained) & last and trained.folded
-
-    def fail(*arguments: Any) -> None:
-        raise AssertionError("what is finished was trained again")
-
-    monkeypatch.setattr(reading, "train_part", fail)
-    again = reading.read(encoder, OTHERS, PLAN, tmp_path)
-    for ours, theirs in zip(again.get_weights(), trained.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    for whole in (False, True):
+        settings = StageSettings("read", steps=2, batch_size=6, optimizer=Optimizer(average=0.5))
+        taught = reading.Reading(whole, words=4)
+        reading.read(encoder, before, OTHERS, taught, settings, tmp_path / str(whole))
+        moved = {path for path, value in values().items() if np.any(value != start[path])}
+        assert any("stem" in path for path in moved) and bool(last & moved) == whole
+    assert encoder.folded
 
 
 @pytest.mark.parametrize(("share", "mean"), [((), 2.0), ((0.7,), 2.4)])
@@ -116,15 +107,3 @@ def test_mean_of_start_and_trained(share: tuple[float, ...], mean: float) -> Non
     average.average_with_start(model, Path("dl_techniques/presets/demo"), *share)
     for now, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_allclose(now, mean * value, rtol=1e-5)
-
-
-def test_mean_needs_a_whole_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        train.main(["--work", str(tmp_path), "--out", str(tmp_path / "out"), "--mean"])
-    assert "--mean is taken with an earlier whole model" in capsys.readouterr().err
-
-
-def test_minutes_are_two_numbers() -> None:
-    assert options.parse_pair("18,24") == (18.0, 24.0)
-    with pytest.raises(ValueError, match="unpack"):
-        options.parse_pair("18")

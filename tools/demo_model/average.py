@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from dl_techniques import FastVLMCausalLM
+from dl_techniques.training.averaging import set_mean
 from tools.demo_model import finetune
 from tools.demo_model.finer import widened_like
 
@@ -36,15 +35,10 @@ def mean_of(folders: list[Path]) -> FastVLMCausalLM:
     """The first model with the mean of all weights.
 
     Raises:
-        ValueError: the models' weights differ in name or shape.
+        TrainingError: the models' weights differ in number or shape.
     """
     models = [FastVLMCausalLM.from_preset(str(folder), dtype="float32") for folder in folders]
-    named = [[(v.path, tuple(v.shape)) for v in model.weights] for model in models]
-    for folder, names in zip(folders, named, strict=True):
-        if names != named[0]:
-            raise ValueError(f"{folder} has other weights than {folders[0]}: no mean can be taken")
-    values = zip(*(model.get_weights() for model in models), strict=True)
-    models[0].set_weights([np.mean(several, axis=0) for several in values])
+    set_mean(models[0], models[1:])
     return models[0]
 
 
@@ -79,8 +73,7 @@ def average_with_start(model: FastVLMCausalLM, start: Path, share: float = 0.5) 
     earlier = FastVLMCausalLM.from_preset(str(start), dtype="float32")
     earlier.reparameterize(fold=True)
     earlier = widened_like(earlier, model)
-    pairs = zip(model.get_weights(), earlier.get_weights(), strict=True)
-    model.set_weights([share * ours + (1 - share) * theirs for ours, theirs in pairs])
+    set_mean(model, [earlier], (share, 1 - share))
 
 
 if __name__ == "__main__":

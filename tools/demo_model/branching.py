@@ -6,14 +6,15 @@ Usage:
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from dl_techniques import FastVLM
-from tools.demo_model.layer_fitting import captured
 
 
 def branch(encoder: FastVLM, images: np.ndarray) -> None:
@@ -50,3 +51,20 @@ def calibrate(model: keras.Model, images: np.ndarray) -> None:
         norm.beta.assign((beta + scale * (new_mean - mean)).astype("float32"))
         norm.moving_mean.assign(new_mean.astype("float32"))
         norm.moving_variance.assign(new_variance.astype("float32"))
+
+
+@contextmanager
+def captured(layer: keras.layers.Layer) -> Iterator[list[np.ndarray]]:
+    """What a layer is called with, while this is open."""
+    seen: list[np.ndarray] = []
+    call = layer.call
+
+    def remembering(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(ops.convert_to_numpy(inputs).astype("float32"))
+        return call(inputs, *args, **kwargs)
+
+    layer.call = remembering
+    try:
+        yield seen
+    finally:
+        layer.call = call

@@ -34,7 +34,7 @@ def with_finer_map(model: FastVLMCausalLM, units: int, data: DemoData) -> FastVL
         ValueError: the model has such a map already.
     """
     encoder = _finer(model)
-    images = as_floats(LabelledPictures(data, PICTURES, 1, seed=6)[0][0])
+    images = as_floats(LabelledPictures(data, PICTURES, 1, seed=6).batch(0, 0)[0])
     maps = ops.convert_to_numpy(encoder.predict_on_batch(images)).astype("float64")
     seen = maps.reshape(-1, maps.shape[-1])
     random = np.random.default_rng(0).normal(size=(seen.shape[-1], units))

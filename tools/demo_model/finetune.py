@@ -23,10 +23,9 @@ from dl_techniques import (
 )
 from dl_techniques.data import ConversationDataset
 from dl_techniques.data.dataset import answers_alone
-from tools.demo_model.deadline import stage_callbacks
-from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
-from tools.demo_model.optimizers import build_optimizer
-from tools.demo_model.pretrain import LabelledPictures, as_floats, completed_epochs
+from dl_techniques.training import Stage, StageSettings, cosine
+from tools.demo_model.pretrain import LabelledPictures
+from tools.demo_model.reading import MeanSquare, Untracked
 from tools.demo_model.records import DemoData
 from tools.demo_model.scene_questions import OPEN_TYPES
 from tools.demo_model.tokenizer_corpus import tokenizer_corpus
@@ -114,8 +113,17 @@ def _as_typed(question: str, rng: np.random.Generator) -> str:
     return question
 
 
-def build_model(data: DemoData, encoder: FastVLM, dtype: str = "float32") -> FastVLMCausalLM:
-    """A fresh decoder and projector of a dtype policy, and a tokenizer, for a trained encoder."""
+def build_model(
+    data: DemoData, encoder: FastVLM, dtype: str = "float32", **decoder_fields: Any
+) -> FastVLMCausalLM:
+    """A fresh decoder and projector, and a tokenizer, for a trained encoder.
+
+    Args:
+        data: the recipe's pictures and questions.
+        encoder: trained.
+        dtype: policy of decoder and projector.
+        **decoder_fields: that differ from `DECODER`.
+    """
     tokenizer = FastVLMTokenizer.from_texts(tokenizer_corpus(data), vocabulary_size=VOCABULARY)
     side = data.size
     preprocessor = FastVLMCausalLMPreprocessor(
@@ -126,7 +134,10 @@ def build_model(data: DemoData, encoder: FastVLM, dtype: str = "float32") -> Fas
         system_prompt=None,
     )
     decoder = keras_hub.models.QwenBackbone(
-        vocabulary_size=tokenizer.vocabulary_size(), dropout=0.0, dtype=dtype, **DECODER
+        vocabulary_size=tokenizer.vocabulary_size(),
+        dropout=0.0,
+        dtype=dtype,
+        **{**DECODER, **decoder_fields},
     )
     return FastVLMCausalLM(FastVLMBackbone(encoder, decoder, dtype=dtype), preprocessor)
 
@@ -134,10 +145,8 @@ def build_model(data: DemoData, encoder: FastVLM, dtype: str = "float32") -> Fas
 def exchange_encoder(
     model: FastVLMCausalLM,
     encoder: FastVLM,
-    data: DemoData,
-    steps: int = 400,
-    batch_size: int = 64,
-    drawing: Drawing = IN_PLACE,
+    pictures: LabelledPictures,
+    folder: Path,
 ) -> None:
     """Gives a trained model another encoder, and fits its projector to the old one's outputs.
 
@@ -146,27 +155,39 @@ def exchange_encoder(
     Args:
         model: its encoder takes over the weights of `encoder`.
         encoder: of the same form.
-        data: the recipe's pictures.
-        steps: batches that the projector is fitted on.
-        batch_size: pictures of a batch.
-        drawing: who draws the pictures.
+        pictures: that the projector is fitted on.
+        folder: of the training.
     """
     vision, projector = model.backbone.vision_encoder, model.backbone.projector
-    old = projector_copy(model)
     before = FastVLM.from_config(vision.get_config())
     before.set_weights(vision.get_weights())
+    teacher = keras.Sequential([keras.Input(vision.input_shape[1:]), before, projector_copy(model)])
     vision.set_weights(encoder.get_weights())
     vision.trainable = False
-    fitted = keras.Sequential([keras.Input(vision.input_shape[1:]), vision, projector])
-    schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps, alpha=0.01)
-    fitted.compile(keras.optimizers.Adam(schedule), loss="mse")
-    teacher = keras.Sequential([keras.Input(vision.input_shape[1:]), before, old])
-    with drawing.drawn(LabelledPictures(data, batch_size, steps, seed=5)) as pictures:
-        for step in range(steps):
-            images = as_floats(pictures[step][0])
-            loss = fitted.train_on_batch(images, teacher.predict_on_batch(images))
-            if step % 100 == 99:
-                print(f"projector, step {step + 1}: mean squared error {loss:.4f}", flush=True)
+    inputs = keras.Input(vision.input_shape[1:], dtype="uint8", name="pictures")
+    floats = keras.layers.Rescaling(1 / 255)(inputs)
+    stray = keras.ops.subtract(projector(vision(floats)), Untracked(teacher)(floats))
+    fitted = keras.Model(inputs, stray, name="exchanged")
+    steps = len(pictures)
+    adam = keras.optimizers.Adam(cosine(2e-3, steps, 0, first=1.0, last=0.01))
+    batches = WithoutTargets(pictures)
+    Stage(fitted, batches, adam, steps=steps, compiling={"loss": MeanSquare()}, verbose=2).run(
+        folder
+    )
+
+
+class WithoutTargets:
+    """Pictures alone, for a loss that looks at no targets."""
+
+    def __init__(self, pictures: LabelledPictures) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures uint8[B, S, S, 3] and a zero."""
+        return self.pictures.batch(epoch, index)[0], np.zeros((1, 1))
 
 
 def projector_copy(model: FastVLMCausalLM) -> keras.Model:
@@ -193,48 +214,30 @@ def widen_context(model: FastVLMCausalLM) -> None:
 def train_stage(
     model: FastVLMCausalLM,
     data: DemoData,
+    settings: StageSettings,
     folder: Path,
-    epochs: int,
     records_per_epoch: int,
-    learning_rate: float,
-    seed: int,
-    batch_size: int = 32,
-    drawing: Drawing = IN_PLACE,
     buckets: tuple[int, ...] = BUCKETS,
-    minutes: float | None = None,
 ) -> None:
-    """Fits the model on fresh records; resumes from `folder` after a kill.
+    """Fits the model on fresh records; goes on after a kill.
 
     Args:
         model: its trainable flags say what is trained.
         data: the recipe's pictures and questions.
-        folder: backups and the log of this stage.
-        epochs: each draws other records.
-        records_per_epoch: a kill loses at most this many.
-        learning_rate: peak of the cosine.
-        seed: of the records.
-        batch_size: rows of a batch.
-        drawing: who draws the records.
+        settings: of the stage.
+        folder: of the training.
+        records_per_epoch: each epoch draws other records.
         buckets: lengths of a batch's rows.
-        minutes: end by the clock instead of after so many epochs; keeps no backups.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    total = epochs * records_per_epoch // batch_size
-    schedule: Any = keras.optimizers.schedules.CosineDecay(
-        0.0, total, alpha=0.02, warmup_target=learning_rate, warmup_steps=min(200, total // 10)
-    )
-    rate = schedule if minutes is None else learning_rate
-    model.compile(build_optimizer("adamw", rate, beta_2=0.98))
-    done = completed_epochs(folder)
-    callbacks = stage_callbacks(folder, learning_rate, minutes)
     slices = EpochSlices(
-        data, model.preprocessor, records_per_epoch, seed, batch_size, done, buckets
+        data, model.preprocessor, records_per_epoch, settings.seed, settings.batch_size, buckets
     )
-    with drawing.drawn(slices, done - 1) as batches:
-        model.fit(batches, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=2)
+    encoder = model.backbone.vision_encoder
+    frozen = [] if encoder.trainable_variables else [encoder]
+    settings.train(folder, model, slices, frozen=frozen, preload=[__name__], verbose=2)
 
 
-class EpochSlices(keras.utils.PyDataset):
+class EpochSlices:
     """Epoch e sees the e-th slice of the records: every record once in the whole run.
 
     Args:
@@ -243,9 +246,7 @@ class EpochSlices(keras.utils.PyDataset):
         count: records of an epoch.
         seed: of the records.
         batch_size: rows of a batch.
-        done: epochs that earlier runs have completed.
         buckets: lengths of a batch's rows, to choose from.
-        threads: that prepare batches in this process.
     """
 
     def __init__(
@@ -255,51 +256,30 @@ class EpochSlices(keras.utils.PyDataset):
         count: int,
         seed: int,
         batch_size: int,
-        done: int,
         buckets: tuple[int, ...] = BUCKETS,
-        threads: int = 1,
     ) -> None:
-        super().__init__()
         self.data, self.preprocessor, self.count = data, preprocessor, count
         self.seed, self.batch_size, self.buckets = seed, batch_size, buckets
-        self.threads = threads
-        # Keras ends one epoch extra when `fit` starts.
-        self.epoch = done - 1
-        self.slice = self._slice(self.epoch)
 
-    def __reduce__(self) -> tuple[type[EpochSlices], tuple[Any, ...]]:
-        """A copy in another process prepares what it is asked for, and nothing ahead."""
-        made_of = (self.data, self.preprocessor, self.count, self.seed, self.batch_size)
-        return type(self), (*made_of, self.epoch + 1, self.buckets, 0)
+    def __len__(self) -> int:
+        return self.count // self.batch_size
 
-    def _slice(self, epoch: int) -> tuple[int, ConversationDataset]:
-        start = max(epoch, 0) * self.count
-        records = Conversations(self.data, self.count, self.seed, self.batch_size, start)
-        return epoch, ConversationDataset(
-            records,
+    def slice(self, epoch: int) -> ConversationDataset:
+        """The records of an epoch."""
+        start = epoch * self.count
+        return ConversationDataset(
+            Conversations(self.data, self.count, self.seed, self.batch_size, start),
             self.preprocessor,
             self.batch_size,
             shuffle=False,
             length_buckets=self.buckets,
             drop_remainder=True,
-            workers=self.threads,
+            workers=0,
         )
-
-    def __len__(self) -> int:
-        return self.count // self.batch_size
-
-    def on_epoch_end(self) -> None:
-        """Goes on to the next slice."""
-        self.epoch += 1
-
-    def __getitem__(self, index: int) -> Any:
-        return self.batch(self.epoch, index)
 
     def batch(self, epoch: int, index: int) -> Any:
         """One batch of any epoch."""
-        if self.slice[0] != epoch:
-            self.slice = self._slice(epoch)
-        made = self.slice[1][index]
+        made = self.slice(epoch)[index]
         return with_answers_alone(made) if keras.config.backend() == "torch" else made
 
 

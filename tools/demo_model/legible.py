@@ -1,7 +1,7 @@
 """Encoder and projector learn to make rows from which a trained decoder reads letters.
 
 Usage:
-    make_legible(model, before, data, reading, folder)
+    make_legible(model, before, data, reading, settings, folder)
 
 A batch through the decoder costs three to four times what it costs up to the rows. Linear layers
 are therefore fitted to tell letters from the rows that the decoder knows, and held; encoder and
@@ -18,9 +18,7 @@ import keras
 from keras import ops
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model.deadline import ENDLESS, Deadline
-from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
-from tools.demo_model.optimizers import build_optimizer
+from dl_techniques.training import StageSettings
 from tools.demo_model.pretrain import as_floats
 from tools.demo_model.reading import (
     EARLY_HEADS,
@@ -30,12 +28,12 @@ from tools.demo_model.reading import (
     Rows,
     Untracked,
     WordsAndOthers,
-    compile_model,
+    fit_heads,
+    losses,
 )
 from tools.demo_model.records import DemoData
 
 __all__ = ["make_legible"]
-FIT_EPOCHS = 12
 
 
 def rows_of(model: FastVLMCausalLM, taps: tuple[Any, ...] = ()) -> keras.Model:
@@ -50,21 +48,23 @@ def make_legible(
     before: FastVLMCausalLM,
     data: DemoData,
     reading: Reading,
+    settings: StageSettings,
     folder: Path,
-    drawing: Drawing = IN_PLACE,
 ) -> None:
-    """Trains encoder and projector by the clock; the decoder does not change.
+    """Trains encoder and projector, or goes on; the decoder does not change.
 
     Args:
         model: to be trained, its encoder in any form that trains.
         before: what the decoder was trained with.
         data: the recipe's pictures; the mix is that of the other pictures.
-        reading: how: minutes, rate and `kept` of the whole encoder.
-        folder: of the log.
-        drawing: who draws the pictures.
+        reading: what is taught.
+        settings: of the stage.
+        folder: of the training.
     """
     encoder: FastVLM = model.backbone.vision_encoder
-    batches = WordsAndOthers(data, reading, EARLY_HEADS + LAST_HEADS, seed=52)
+    batches = WordsAndOthers(
+        data, settings.batch_size, reading.words, EARLY_HEADS + LAST_HEADS, settings.seed
+    )
     images = as_floats(batches.batch(9999, 0)[0])
     rows = rows_of(model, (encoder.stages[-2].output,))
     kept = Untracked(rows_of(before))
@@ -83,15 +83,10 @@ def make_legible(
     told = {**heads(words(known)), **{key: outputs[key] for key in (*EARLY_HEADS, "kept")}}
     fitting = keras.Model(pictures, told, name="heads_of_known_rows")
 
-    folder.mkdir(parents=True, exist_ok=True)
-    log = keras.callbacks.CSVLogger(folder / "rows.csv")
-    with drawing.drawn(batches) as drawn:
-        encoder.trainable = model.backbone.projector.trainable = False
-        compile_model(fitting, keras.optimizers.Adam(3e-3), reading.kept)
-        fitting.fit(drawn, epochs=FIT_EPOCHS, shuffle=False, verbose=2)
-        encoder.trainable = model.backbone.projector.trainable = True
-        for layer in heads.layers.values():
-            layer.trainable = False
-        compile_model(network, build_optimizer("adamw", reading.rate), reading.kept)
-        callbacks = [log, Deadline(reading.rate, reading.minutes)]
-        network.fit(drawn, epochs=ENDLESS, callbacks=callbacks, shuffle=False, verbose=2)
+    encoder.trainable = model.backbone.projector.trainable = False
+    fit_heads(fitting, batches, losses(fitting, reading.kept), folder / "heads")
+    encoder.trainable = model.backbone.projector.trainable = True
+    for layer in heads.layers.values():
+        layer.trainable = False
+    compiling = losses(network, reading.kept)
+    settings.train(folder, network, batches, compiling=compiling, preload=[__name__])

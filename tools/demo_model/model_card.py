@@ -2,7 +2,7 @@
 
 fastvlm evaluate --preset demo --data SETS --output report.json
 python -m tools.demo_model.model_card --report report.json --preset dl_techniques/presets/demo \\
-    --parameters 5708832 --language-minutes "35, 23, 83, 26, 45 and 78"
+    --parameters 6287200
 """
 
 from __future__ import annotations
@@ -39,52 +39,9 @@ CARD = """# demo: the model that comes with dl_techniques
 A vision-language model of {parameters} parameters: FastVLM encoder (variant `demo`, 64 px, 16
 visual tokens, folded), two dense layers, a Qwen2-type decoder of 7 layers with a vocabulary of
 2048. Weights are float16 on disk and float32 in memory. It shows that the whole way works, on any
-backend and without a download. It was trained in sittings that each went on from the last. Ten on
-two CPU cores: the encoder for 46 epochs of 16 000 pictures (about 43, 82, 33 and 45 minutes),
-projector and decoder on the frozen encoder (about {language} minutes).
-The fifth of those sittings began with words raised to the size of a picture's rows, and with
-two more layers (`--ground 3 --layers 5 --dtype mixed_bfloat16`); the sixth with a first layer
-that was fitted to look from a word at what it names (12 800 pictures, 12 epochs), then 47
-epochs of 4 000 records. That layer lost its look in training, so three more sittings of 20, 9
-and 20 epochs followed: the seventh on the sixth's layer, told to write in the answers' words;
-the eighth with a fresh layer of that kind below it, which is held since (`--point`, now fitted
-to 16 000 pictures and 6 000 questions); the ninth with a head of the sixth's layer fitted to
-copy to the answer what is written at nouns (`copying`, for which a run of the recipe adds a
-layer of its own). What is fitted was fitted in runs of its own, by the same functions. The
-tenth sitting, of 12 epochs (`--hold --rate 1e-3`, PyTorch, an older processor), went on from
-there with three more artists' drawings to name.
-The eleventh was the first on an accelerator, one H200 and 16 cores that drew (JAX; the options are
-in `tools/demo_model/train.py`): the encoder in its branched form, but for its attention blocks,
-for 37 epochs of 32 768 pictures in three minutes, then encoder, projector and decoder together for
-17 epochs of 32 768 records in two and a half, half of each drawn for the first time and half given
-once more. The twelfth, on two CPU cores (an older processor, PyTorch), taught the decoder names on
-the frozen encoder for 45 minutes (`--short --rate 4e-4 --language-minutes 44`, four of five records
-a drawing). The thirteenth, on the same cores (PyTorch), taught the encoder to read smaller print
-(`--read-minutes 16,22`, 151 000 pictures for the first stages and 102 000 for all), then everything
-together for 39 epochs of 1024 records in 33 minutes (`--short --together-rate 4e-4`, half of them
-words); each core ran the recipe on pictures of its own, and a driver averaged the gradients; its
-weights were averaged with the twelfth's (`--mean`). The fourteenth, on one of these cores
-(PyTorch), was for words of five and six letters (`--long-words 0.5`): the first stages for 20
-minutes with Muon (96 000 pictures), the whole encoder for 33 (81 000), then everything together for
-54 (34 000 records, four of ten words). Seven parts of its weights and three of the thirteenth's
-(`--mean 0.7`) went on into the fifteenth, on both cores (PyTorch): on one the first stages for 28
-minutes with Muon (131 000 pictures) and the whole encoder for 20 (47 000); then, shown the map
-before the last one as well (`--finer 128`), encoder and projector with the decoder held
-(`--rows-minutes`), for 12 minutes, and on the other core for 18 without the 20 before. The mean of
-both went on, on each core with a seed and a mix of its own, with everything together for 42 minutes
-(51 200 records in all, about half of them words). The sixteenth went on from the mean of both on
-both cores in the same way, for 98 minutes on each (155 000 records in all). The seventeenth went on
-from the mean of these two for 100 minutes on each core, with common English words in place of most
-of the letters at random that half of the words had been (`--common-words`), so that the decoder
-learns how words are spelt; eight parts of the mean of its two runs and two of what the sixteenth
-had shipped were shipped. The eighteenth went on from these for 78 minutes on each core, a newer
-processor (332 000 records in all, half of them words and a quarter scenes), and ended in the same
-proportions. Since the twelfth, single drawings, words and photos had been asked for their names
-alone, and the model no longer described them. So the nineteenth, of 19 minutes on each core, asked
-a third of them for something else, half of those for a caption (`--others`; 81 000 records in all).
-What is shipped is the mean of its two runs (`average`; with two parts of what it began from, it
-read 92.2 of 100 words, but told 81.2 of them in a sentence and described 23.2 of 100 photos; these
-figures were looked at for that).
+backend and without a download. It was trained from labels and drawn pictures in nineteen sittings
+that each went on from the last, some twenty-three hours on two CPU cores and six minutes on an
+H200; `recipes/demo/history.md` tells of each.
 
 ## What it can do, measured
 
@@ -116,12 +73,9 @@ recipe set out for; where the figure is lower, it was missed.
 - Words printed in fonts that come with matplotlib; in the last sittings most of them of the
   commonest in film subtitles, as pyspellchecker (MIT) counts them.
 
-The recipe, from downloads to a preset:
-`python -m tools.demo_model.train --work WORK --clothing TAR --out PRESET --frozen`. `--start MODEL`
-goes on from an earlier one, which is how this one was made: sittings of the encoder differed in the
-shares of the kinds (`--pretrain-mix`, printed words from 10 to 40 %), those of the language in
-`--mix`; one sitting of each ran side by side and was ended before its last epochs, where the moving
-averages of its last backup were taken.
+The recipe, from downloads to a preset: `python -m recipes.demo --work WORK --clothing TAR --out
+PRESET`; with `--recipe FILE --start PRESET` it goes on from an earlier one, which is how this one
+was made.
 The weights are under the licence of the package, Apache-2.0.
 """
 
@@ -167,12 +121,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--preset", type=Path, required=True)
     parser.add_argument("--parameters", type=int, required=True, help="as printed by the recipe")
-    parser.add_argument("--language-minutes", required=True, help="as the recipe printed them")
     options = parser.parse_args(arguments)
     report = json.loads(options.report.read_text(encoding="utf-8"))
     text = CARD.format(
         parameters=f"{options.parameters:,}",
-        language=options.language_minutes,
         table=table(report),
         place=place(report),
     )

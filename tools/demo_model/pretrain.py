@@ -14,9 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques import FastVLM, FastVLMCausalLM
-from tools.demo_model.deadline import stage_callbacks
-from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
+from dl_techniques import FastVLM
+from dl_techniques.training import Optimizer, Stage, StageSettings, has_begun
 from tools.demo_model.pretrain_labels import (
     IGNORED,
     NOTHING,
@@ -61,33 +60,21 @@ BACKGROUND = {
 }
 
 
-class LabelledPictures(keras.utils.PyDataset):
+class LabelledPictures:
     """Batches of freshly drawn pictures: uint8[B, S, S, 3], targets and weights by head.
 
     Args:
         data: the recipe's pictures.
         batch_size: rows of a batch.
         steps: batches of an epoch.
-        epoch: the first epoch's number, when a run is resumed.
         seed: of the whole run.
     """
 
-    def __init__(
-        self, data: DemoData, batch_size: int, steps: int, epoch: int = 0, seed: int = 0
-    ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=16)
-        self.data, self.batch_size, self.steps = data, batch_size, steps
-        self.first_epoch, self.seed = epoch, seed
+    def __init__(self, data: DemoData, batch_size: int, steps: int, seed: int = 0) -> None:
+        self.data, self.batch_size, self.steps, self.seed = data, batch_size, steps, seed
 
     def __len__(self) -> int:
         return self.steps
-
-    def on_epoch_end(self) -> None:
-        """The next epoch draws other pictures. Keras calls this once before the first epoch."""
-        self.first_epoch += 1
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
-        return self.batch(self.first_epoch, index)
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
         """One batch of any epoch."""
@@ -149,32 +136,13 @@ class MaskedCrossentropy(keras.losses.Loss):
         return ops.sum(loss * sample_weight) / ops.maximum(ops.sum(sample_weight), 1.0)
 
 
-def is_whole_model(preset: Path | None) -> bool:
-    """Whether a preset holds encoder, projector and decoder."""
-    return preset is not None and (preset / "task.json").is_file()
-
-
-def load_encoder(preset: Path) -> FastVLM:
-    """The encoder of a preset, which may be that of a whole model."""
-    if is_whole_model(preset):
-        return FastVLMCausalLM.from_preset(str(preset)).backbone.vision_encoder
-    return FastVLM.from_preset(preset)
-
-
-def completed_epochs(folder: Path) -> int:
-    """How many epochs an earlier run has logged."""
-    log = folder / "log.csv"
-    return max(len(log.read_text().splitlines()) - 1, 0) if log.is_file() else 0
-
-
-def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Gives every head its loss, weight and accuracy."""
-    model.compile(
-        optimizer,
-        loss={key: MaskedCrossentropy() for key in CLASSES},
-        loss_weights=LOSS_WEIGHTS,
-        weighted_metrics={key: ["sparse_categorical_accuracy"] for key in CLASSES},
-    )
+def losses() -> dict[str, Any]:
+    """Every head's loss, weight and accuracy, for `compile`."""
+    return {
+        "loss": {key: MaskedCrossentropy() for key in CLASSES},
+        "loss_weights": LOSS_WEIGHTS,
+        "weighted_metrics": {key: ["sparse_categorical_accuracy"] for key in CLASSES},
+    }
 
 
 def as_floats(images: np.ndarray) -> np.ndarray:
@@ -182,72 +150,36 @@ def as_floats(images: np.ndarray) -> np.ndarray:
     return images.astype("float32") / 255
 
 
+WARM = Optimizer(learning_rate=3e-3, weight_decay=0.01, average=0.99)
+
+
 def warm_heads(
-    model: keras.Model, encoder: FastVLM, data: DemoData, steps: int, batch_size: int
+    model: keras.Model, encoder: FastVLM, pictures: LabelledPictures, folder: Path
 ) -> None:
-    """Fits fresh heads to an encoder that stays as it is."""
+    """Fits fresh heads to an encoder that stays as it is, for two epochs."""
     encoder.trainable = False
-    optimizer = keras.optimizers.AdamW(3e-3, weight_decay=0.01, use_ema=True, ema_momentum=0.99)
-    compile_model(model, optimizer)
-    pictures = LabelledPictures(data, batch_size, steps, seed=1)
-    model.fit(pictures, epochs=2, shuffle=False, verbose=2)
+    optimizer = WARM.build(None)
+    steps = 2 * len(pictures)
+    Stage(model, pictures, optimizer, steps=steps, compiling=losses(), verbose=2).run(folder)
     encoder.trainable = True
 
 
 def pretrain(
-    data: DemoData,
-    folder: Path,
-    epochs: int,
-    start: FastVLM | None = None,
-    steps: int = 250,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    drawing: Drawing = IN_PLACE,
-    minutes: float | None = None,
-) -> FastVLM:
-    """Trains the encoder; resumes from `folder` after a kill.
+    encoder: FastVLM, data: DemoData, settings: StageSettings, folder: Path, steps: int, warm: bool
+) -> None:
+    """Trains an encoder under fresh heads; goes on after a kill.
 
     Args:
+        encoder: branched; it is changed.
         data: the recipe's pictures.
-        folder: backups, the log, and the trained encoder.
-        epochs: of `steps` batches; the learning rate falls along a cosine over all of them.
-        start: an earlier encoder to go on from, with a fresh optimizer; the heads are fitted to
-            it first, so that they do not undo it, unless the stage ends by the clock.
+        settings: of the stage.
+        folder: of the training.
         steps: batches of an epoch.
-        batch_size: pictures of a batch.
-        learning_rate: peak of the cosine.
-        drawing: who draws the pictures.
-        minutes: end by the clock instead of after so many epochs; keeps no backups.
-
-    Returns:
-        The trained encoder, branched if `start` is branched or not given.
+        warm: fit the heads to the encoder first, so that they do not undo what it knows.
     """
-    if (folder / "encoder" / "config.json").is_file():
-        return FastVLM.from_preset(folder / "encoder")
-    shape = (data.size, data.size, 3)
-    encoder = start or FastVLM.from_variant("demo", include_top=False, input_shape=shape)
-    if epochs == 0:
-        encoder.save_to_preset(folder / "encoder")
-        return encoder
     model = build(encoder)
-    schedule: Any = keras.optimizers.schedules.CosineDecay(
-        0.0, epochs * steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=200
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule if minutes is None else learning_rate,
-        weight_decay=0.05,
-        global_clipnorm=1.0,
-        use_ema=True,
-        ema_momentum=0.995,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
-    folder.mkdir(parents=True, exist_ok=True)
-    callbacks = stage_callbacks(folder, learning_rate, minutes)
-    done = completed_epochs(folder)
-    if start is not None and not done and minutes is None:
-        warm_heads(model, encoder, data, steps, batch_size)
-    compile_model(model, optimizer)
-    with drawing.drawn(LabelledPictures(data, batch_size, steps, epoch=done), done) as pictures:
-        model.fit(pictures, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=2)
-    encoder.save_to_preset(folder / "encoder")
-    return encoder
+    if warm and not has_begun(folder):
+        pictures = LabelledPictures(data, settings.batch_size, steps, seed=settings.seed + 1)
+        warm_heads(model, encoder, pictures, folder / "heads")
+    pictures = LabelledPictures(data, settings.batch_size, steps, seed=settings.seed)
+    settings.train(folder, model, pictures, compiling=losses(), preload=[__name__], verbose=2)

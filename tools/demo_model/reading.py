@@ -18,9 +18,7 @@ import numpy as np
 from keras import ops
 
 from dl_techniques import FastVLM
-from tools.demo_model.deadline import ENDLESS, Deadline
-from tools.demo_model.drawn_ahead import IN_PLACE, Drawing
-from tools.demo_model.optimizers import build_optimizer
+from dl_techniques.training import Stage, StageSettings
 from tools.demo_model.pretrain import (
     CLASSES,
     LOSS_WEIGHTS,
@@ -37,32 +35,22 @@ EARLY_HEADS, LAST_HEADS = ("strokes",), ("letters", "spelling")
 EPOCH_STEPS = 20
 
 
+HEAD_STEPS = 120
+
+
 @dataclass(frozen=True)
 class Reading:
-    """How the stage trains.
+    """What the stage teaches.
 
     Attributes:
-        early_minutes: of the first stages alone.
-        minutes: of the whole encoder.
-        batch_size: pictures of a batch.
-        words: how many of them are words.
-        early_rate: peak learning rate of the first stages alone.
-        rate: peak learning rate of the whole encoder.
-        early_kept: weight of the other pictures' maps while the first stages learn.
-        kept: the same while the whole encoder learns.
-        early_optimizer: of the first stages alone, see `optimizers`. On a CPU a step of the whole
-            encoder takes twice the time with Muon.
+        whole: the whole encoder, or all stages but the last.
+        words: how many pictures of a batch are words.
+        kept: weight of the other pictures' maps.
     """
 
-    early_minutes: float
-    minutes: float
-    batch_size: int = 128
+    whole: bool = True
     words: int = 88
-    early_rate: float = 1.5e-3
-    rate: float = 7e-4
-    early_kept: float = 4.0
     kept: float = 4.0
-    early_optimizer: str = "adamw"
 
 
 class WordsAndOthers(LabelledPictures):
@@ -70,16 +58,17 @@ class WordsAndOthers(LabelledPictures):
 
     Args:
         data: the recipe's pictures; its mix is that of the others, words left out.
-        reading: sizes of the batches.
+        batch_size: pictures of a batch.
+        words: how many of them are words.
         heads: which targets.
         seed: of the whole run.
     """
 
     def __init__(
-        self, data: DemoData, reading: Reading, heads: tuple[str, ...], seed: int = 0
+        self, data: DemoData, batch_size: int, words: int, heads: tuple[str, ...], seed: int = 0
     ) -> None:
-        super().__init__(data, reading.batch_size, EPOCH_STEPS, seed=seed)
-        self.words, self.heads = reading.words, heads
+        super().__init__(data, batch_size, EPOCH_STEPS, seed=seed)
+        self.words, self.heads = words, heads
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
         """One batch of any epoch."""
@@ -125,7 +114,7 @@ class Untracked(keras.layers.Layer):
     def __init__(self, model: keras.Model) -> None:
         super().__init__(name="before")
         self.mapped = lambda inputs: ops.stop_gradient(model(inputs, training=False))
-        self.map_shape = model.output.shape[1:]
+        self.map_shape = model.output_shape[1:]
 
     def call(self, inputs: Any) -> Any:
         """What the model makes of it; no gradients."""
@@ -205,76 +194,56 @@ def _moments(features: Any) -> tuple[np.ndarray, np.ndarray]:
     return values.mean((0, 1, 2)), values.std((0, 1, 2)) + 1e-3
 
 
-def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer, kept: float) -> None:
-    """Gives every output its loss and weight, and the letters their accuracy."""
+def losses(model: keras.Model, kept: float) -> dict[str, Any]:
+    """Every output's loss and weight, and the letters' accuracy, for `compile`."""
     heads = [key for key in model.output if key != "kept"]
-    model.compile(
-        optimizer,
-        loss={**{key: MaskedCrossentropy(0.05) for key in heads}, "kept": MeanSquare()},
-        loss_weights={**{key: LOSS_WEIGHTS[key] for key in heads}, "kept": kept},
-        weighted_metrics={key: ["sparse_categorical_accuracy"] for key in heads},
-    )
+    return {
+        "loss": {**{key: MaskedCrossentropy(0.05) for key in heads}, "kept": MeanSquare()},
+        "loss_weights": {**{key: LOSS_WEIGHTS[key] for key in heads}, "kept": kept},
+        "weighted_metrics": {key: ["sparse_categorical_accuracy"] for key in heads},
+    }
 
 
-def train_part(
-    encoder: FastVLM,
-    before: FastVLM,
-    data: DemoData,
-    reading: Reading,
-    whole: bool,
-    folder: Path,
-    drawing: Drawing = IN_PLACE,
-) -> None:
-    """Trains the first stages or the whole encoder by the clock, fresh heads first.
-
-    Args:
-        encoder: to be trained, in any form that trains; it is changed.
-        before: the encoder as it was.
-        data: the recipe's pictures; the mix is that of the other pictures.
-        reading: how.
-        whole: the whole encoder, or all stages but the last.
-        folder: of the log.
-        drawing: who draws the pictures.
-    """
-    heads = EARLY_HEADS + LAST_HEADS if whole else EARLY_HEADS
-    batches = WordsAndOthers(data, reading, heads, seed=50 + whole)
-    model = build(encoder, before, as_floats(batches.batch(9999, 0)[0]), reading.words, whole)
-    minutes = reading.minutes if whole else reading.early_minutes
-    rate = reading.rate if whole else reading.early_rate
-    kept = reading.kept if whole else reading.early_kept
-    kind = "adamw" if whole else reading.early_optimizer
-    dense = tuple(f"{head}_dense" for head in heads)
-    optimizer = build_optimizer(kind, rate, heads=dense)
-    folder.mkdir(parents=True, exist_ok=True)
-    log = keras.callbacks.CSVLogger(folder / f"{'whole' if whole else 'early'}.csv")
-    with drawing.drawn(batches) as pictures:
-        encoder.trainable = False
-        compile_model(model, keras.optimizers.Adam(3e-3), kept)
-        model.fit(pictures, epochs=6, shuffle=False, verbose=2)
-        encoder.trainable = True
-        compile_model(model, optimizer, kept)
-        callbacks = [log, Deadline(rate, minutes)]
-        model.fit(pictures, epochs=ENDLESS, callbacks=callbacks, shuffle=False, verbose=2)
+def copy_of(encoder: FastVLM) -> FastVLM:
+    """The encoder as it is now."""
+    before = FastVLM.from_config(encoder.get_config())
+    before.set_weights(encoder.get_weights())
+    return before
 
 
 def read(
     encoder: FastVLM,
+    before: FastVLM,
     data: DemoData,
     reading: Reading,
+    settings: StageSettings,
     folder: Path,
-    drawing: Drawing = IN_PLACE,
-) -> FastVLM:
-    """Teaches an encoder to read; what was finished in `folder` is not run again.
+) -> None:
+    """Teaches an encoder to read, fresh heads first; goes on after a kill.
 
-    Returns:
-        The encoder, trained, in the form it came in.
+    Args:
+        encoder: to be trained, in any form that trains; it is changed.
+        before: what is to be kept of other pictures, the encoder as it was.
+        data: the recipe's pictures; the mix is that of the other pictures.
+        reading: what is taught.
+        settings: of the stage.
+        folder: of the training.
     """
-    before = FastVLM.from_config(encoder.get_config())
-    before.set_weights(encoder.get_weights())
-    for part, whole in (("early", False), ("encoder", True)):
-        if (folder / part / "config.json").is_file():
-            encoder = FastVLM.from_preset(folder / part)
-            continue
-        train_part(encoder, before, data, reading, whole, folder, drawing)
-        encoder.save_to_preset(folder / part)
-    return encoder
+    heads = EARLY_HEADS + LAST_HEADS if reading.whole else EARLY_HEADS
+    batches = WordsAndOthers(data, settings.batch_size, reading.words, heads, settings.seed)
+    images = as_floats(batches.batch(9999, 0)[0])
+    model = build(encoder, before, images, reading.words, reading.whole)
+    compiling = losses(model, reading.kept)
+    encoder.trainable = False
+    fit_heads(model, batches, compiling, folder / "heads")
+    encoder.trainable = True
+    dense = tuple(f"{head}_dense" for head in heads)
+    settings.train(folder, model, batches, heads=dense, compiling=compiling, preload=[__name__])
+
+
+def fit_heads(
+    model: keras.Model, batches: WordsAndOthers, compiling: dict[str, Any], folder: Path
+) -> None:
+    """Fits fresh heads to what does not learn yet."""
+    adam = keras.optimizers.Adam(3e-3)
+    Stage(model, batches, adam, steps=HEAD_STEPS, compiling=compiling, verbose=2).run(folder)

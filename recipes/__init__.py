@@ -1,0 +1,1 @@
+"""What trained a shipped or quoted model: stages in YAML, and the code that makes them."""

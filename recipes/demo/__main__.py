@@ -1,0 +1,48 @@
+"""Trains a model as the recipe says, and writes it folded, its weights in float16.
+
+    python -m recipes.demo --work WORK --clothing clothing.tar --out PRESET
+
+The same command goes on after a kill; a finished stage is not run again. Evaluate with
+`python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dl_techniques.training import Recipe
+from recipes.demo.stages import Demo, is_whole_model, load_model
+from tools.demo_model import fetch
+from tools.demo_model.average import finish
+
+RECIPE = Path(__file__).with_name("recipe.yaml")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command."""
+    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    made.add_argument("--work", type=Path, required=True, help="folder of downloads and stages")
+    made.add_argument("--clothing", type=Path, help="tar of the clothing photos")
+    made.add_argument("--out", type=Path, required=True, help="folder of the finished preset")
+    made.add_argument("--recipe", type=Path, default=RECIPE, help="the stages, a YAML file")
+    made.add_argument("--start", type=Path, help="an earlier encoder, or model, to go on from")
+    made.add_argument(
+        "--mean",
+        type=float,
+        metavar="SHARE",
+        help="end with a mean of the weights, so much of them, and `--start`'s",
+    )
+    options = made.parse_args(arguments)
+    if options.mean is not None and not is_whole_model(options.start):
+        made.error("--mean is taken with an earlier whole model: name it with --start")
+    recipe = Recipe.from_file(options.recipe)
+    fetch.main(["--work", str(options.work)])
+    folder = options.work / options.recipe.stem
+    recipe.run(folder, Demo(options.work, options.clothing, options.start).makers())
+    last = list(recipe.stages)[-1]
+    finish(load_model(folder / last / "preset"), options.out, options.start, options.mean)
+
+
+if __name__ == "__main__":
+    main()
