@@ -51,6 +51,8 @@ class DrawnAhead:
         self.ahead = ahead or (16 * processes if processes else 2 * threads)
         self._pending: dict[int, Callable[[], Any]] = {}
         self._lock = Lock()
+        self.failure: BaseException | None = None
+        """What making a batch ended with: TensorFlow passes it on as an error of its own."""
         if processes:
             self._pool: Any = _processes(batches, processes, preload)
             self._submit = self._to_process
@@ -71,7 +73,11 @@ class DrawnAhead:
                 if n not in self._pending:
                     self._pending[n] = self._submit(*divmod(n, self.length))
             made = self._pending.pop(number)
-        return made()
+        try:
+            return made()
+        except BaseException as error:
+            self.failure = error
+            raise
 
     def _to_thread(self, epoch: int, index: int) -> Callable[[], Any]:
         result: Callable[[], Any] = self._pool.submit(self.batches.batch, epoch, index).result

@@ -255,7 +255,12 @@ class _Run:
             self.place = Place(self.data, self.stage.steps, position.step)
             self.clock = Clock(position.seconds)
             if not self._is_done():
-                self._fit()
+                try:
+                    self._fit()
+                except Exception as error:
+                    if batches.failure is None or error is batches.failure:
+                        raise
+                    raise batches.failure from error
         self._finish()
         return Outcome(self.place.step, self.clock.seconds(), self.line)
 

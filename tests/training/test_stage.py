@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dl_techniques.checkpoints.tensor_files import open_tensors
-from dl_techniques.errors import TrainingError
+from dl_techniques.errors import PromptError, TrainingError
 from dl_techniques.training import Stage, WeightAverage, has_begun, is_finished
 from tests.helpers import numbers
 
@@ -276,6 +276,19 @@ def test_a_loss_that_is_no_number_ends_the_stage_and_leaves_the_last_state(tmp_p
     with pytest.raises(TrainingError, match="the loss became nan by step 6: lower"):
         Stage(model, Broken(), steps=8, segment=3).run(tmp_path)
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-0000000000", "step-0000000003"]
+
+
+def test_what_goes_wrong_with_a_batch_is_told_as_it_is() -> None:
+    class Broken(Noise):
+        def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+            if index == 4:
+                raise PromptError("record 16 has no answer")
+            return super().batch(epoch, index)
+
+    model = network()
+    model.compile("sgd", "mse")
+    with pytest.raises(PromptError, match="^record 16 has no answer$"):
+        Stage(model, Broken(), steps=8).run()
 
 
 @pytest.mark.once
