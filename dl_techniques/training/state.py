@@ -21,6 +21,7 @@ import numpy as np
 from dl_techniques.checkpoints.folders import replacing_folder
 from dl_techniques.checkpoints.tensor_files import TensorInfo, open_tensors
 from dl_techniques.checkpoints.tensor_writer import write_safetensors
+from dl_techniques.data.files import atomic_writer
 from dl_techniques.errors import TrainingError
 
 ARRAYS, POSITION = "state.safetensors", "position.json"
@@ -120,3 +121,43 @@ def as_array(variable: keras.Variable) -> np.ndarray:
     """A variable's value in its own type."""
     value = np.asarray(keras.ops.convert_to_numpy(variable.value))
     return value.astype(dtype_of(variable), copy=False)
+
+
+class MetricsLog:
+    """`metrics.jsonl`: lines of a step and its measurements, none of a step that is taken again.
+
+    Args:
+        path: of the file; None keeps nothing.
+
+    Example:
+        >>> import tempfile
+        >>> log = MetricsLog(Path(tempfile.mkdtemp()) / "metrics.jsonl")
+        >>> log.append({"step": 10, "loss": 0.5}), log.append({"step": 20, "loss": 0.25})
+        (None, None)
+        >>> log.cut(10)
+        >>> log.lines()
+        [{'step': 10, 'loss': 0.5}]
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was written; a last line that a kill cut short is left out."""
+        if self.path is None or not self.path.is_file():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.split("\n")[:-1]]
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Adds a line."""
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def cut(self, step: int) -> None:
+        """Leaves out what was written after a step."""
+        if self.path is not None and self.path.is_file():
+            kept = [line for line in self.lines() if line["step"] <= step]
+            with atomic_writer(self.path) as file:
+                file.writelines(json.dumps(line) + "\n" for line in kept)

@@ -10,7 +10,7 @@ import pytest
 
 from dl_techniques import FastVLMCausalLM
 from dl_techniques.training import Repeated
-from dl_techniques.training.drawn_ahead import drawn_ahead
+from dl_techniques.training.batches import drawn_ahead
 from tools.demo_model import branching, finetune, pretrain
 from tools.demo_model.records import DemoData
 

@@ -8,8 +8,7 @@ import time
 import pytest
 
 from dl_techniques.errors import TrainingError
-from dl_techniques.training.batches import Repeated
-from dl_techniques.training.drawn_ahead import drawn_ahead
+from dl_techniques.training.batches import Repeated, drawn_ahead
 
 pytestmark = pytest.mark.once
 
