@@ -3,7 +3,7 @@
 Usage:
     python -m tools.make_examples --work DIR --skimage WHEEL --clothing TAR --out examples
 
-`DIR` is the work folder of `tools.demo_model.fetch`; `WHEEL` is the scikit-image wheel
+`DIR` is the work folder of `recipes.demo.draw.fetch`; `WHEEL` is the scikit-image wheel
 (`pip download --no-deps scikit-image==0.26.0`), which is opened, not installed; `TAR` holds the
 clothing photos. Sources and licences stand in `examples/README.md`.
 """
@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.demo_model.emoji import SpriteBank, icon_svg, trim
-from tools.demo_model.emoji_labels import emoji_labels, read_json
-from tools.demo_model.fetch import npm_file
-from tools.demo_model.scenes import SceneMaker
-from tools.demo_model.splits import held_out
-from tools.demo_model.words import draw_word
+from recipes.demo.draw.emoji import SpriteBank, icon_svg, trim
+from recipes.demo.draw.emoji_labels import emoji_labels, read_json
+from recipes.demo.draw.fetch import npm_file
+from recipes.demo.draw.scenes import SceneMaker
+from recipes.demo.draw.splits import held_out
+from recipes.demo.draw.words import draw_word
 
 MAX_BYTES = 100_000
 MAX_SIDE = 512

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.demo_model.clothing import padded
-from tools.demo_model.scenes import SceneMaker
-from tools.demo_model.shapes import SCENE_SHAPES
+from recipes.demo.draw.clothing import padded
+from recipes.demo.draw.scenes import SceneMaker
+from recipes.demo.draw.shapes import SCENE_SHAPES
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 TEST_FOLDERS = ("test", "validation", "val")

@@ -3,7 +3,7 @@
     python -m recipes.demo --work WORK --clothing clothing.tar --out PRESET
 
 The same command goes on after a kill; a finished stage is not run again. Evaluate with
-`python -m tools.demo_model.benchmark` and `fastvlm evaluate`.
+`python -m recipes.demo.benchmark` and `fastvlm evaluate`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 from dl_techniques.training import Recipe
-from recipes.demo.stages import Demo, is_whole_model, load_model
-from tools.demo_model import fetch
-from tools.demo_model.average import finish
+from recipes.demo.draw import fetch
+from recipes.demo.makers import Demo, is_whole_model, load_model
+from recipes.demo.stages.average import finish
 
 RECIPE = Path(__file__).with_name("recipe.yaml")
 

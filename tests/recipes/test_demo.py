@@ -14,9 +14,9 @@ from dl_techniques import FastVLM, FastVLMCausalLM
 from dl_techniques.errors import TrainingError
 from dl_techniques.training import Recipe, is_finished
 from recipes.demo import __main__ as command
-from recipes.demo.stages import Demo, load_encoder
-from tools.demo_model import finetune, reading
-from tools.demo_model.finetune import EpochSlices
+from recipes.demo.makers import Demo, load_encoder
+from recipes.demo.stages import finetune, reading
+from recipes.demo.stages.finetune import EpochSlices
 
 pytestmark = pytest.mark.once
 FOLDER = Path(command.__file__).parent
@@ -102,13 +102,13 @@ def test_a_stage_goes_on_from_an_encoder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["recipe", "finer_print"])
 def test_the_shipped_recipes_say_what_the_stages_know(name: str) -> None:
-    from recipes.demo import stages
+    from recipes.demo import makers
 
     kinds = {
-        "encoder": stages.EncoderOptions,
-        "reading": stages.ReadingOptions,
-        "rows": stages.RowsOptions,
-        "language": stages.LanguageOptions,
+        "encoder": makers.EncoderOptions,
+        "reading": makers.ReadingOptions,
+        "rows": makers.RowsOptions,
+        "language": makers.LanguageOptions,
     }
     recipe = Recipe.from_file(FOLDER / f"{name}.yaml")
     assert kinds.keys() == Demo().makers().keys()

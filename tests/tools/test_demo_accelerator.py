@@ -11,8 +11,8 @@ import pytest
 from dl_techniques import FastVLMCausalLM
 from dl_techniques.training import Repeated
 from dl_techniques.training.batches import drawn_ahead
-from tools.demo_model import branching, finetune, pretrain
-from tools.demo_model.records import DemoData
+from recipes.demo.draw.records import DemoData
+from recipes.demo.stages import branching, finetune, pretrain
 
 pytestmark = pytest.mark.once
 
@@ -27,7 +27,7 @@ def same(ours: Any, theirs: Any) -> bool:
 
 def test_processes_draw_the_same_batches_and_give_them_again() -> None:
     labelled = pretrain.LabelledPictures(DATA, 4, 3, seed=2)
-    preload = ["tools.demo_model.finetune"]
+    preload = ["recipes.demo.stages.finetune"]
     with drawn_ahead(labelled, processes=2, preload=preload) as ahead:
         assert len(ahead) == 3
         for place in ((0, 0), (0, 2), (1, 1)):

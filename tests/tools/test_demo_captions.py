@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dl_techniques.cli.describe import QUESTION
-from tools.demo_model import benchmark
-from tools.demo_model.records import DemoData
+from recipes.demo import benchmark
+from recipes.demo.draw.records import DemoData
 
 pytestmark = pytest.mark.once
 

@@ -12,24 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools.demo_model import scene_questions, shapes, words
-from tools.demo_model.benchmark import QuestionOnly, write_set
-from tools.demo_model.easy_vqa import change
-from tools.demo_model.emoji_labels import NUM_LABELS, TRAIN_ARTISTS, UNSEEN_ARTISTS, slug_of
-from tools.demo_model.fetch import is_complete
-from tools.demo_model.further_artists import FURTHER_ARTISTS, icon_of
-from tools.demo_model.language import article, counted, plural
-from tools.demo_model.pretrain_labels import IGNORED, NOTHING, PLACES
-from tools.demo_model.records import DemoData
-from tools.demo_model.scenes import Scene, SceneMaker, Thing, held_out_parts, relation
-from tools.demo_model.splits import bucket, held_out, split_id
+from recipes.demo.benchmark import QuestionOnly, write_set
+from recipes.demo.draw import scene_questions, shapes, words
+from recipes.demo.draw.easy_vqa import change
+from recipes.demo.draw.emoji_labels import NUM_LABELS, TRAIN_ARTISTS, UNSEEN_ARTISTS, slug_of
+from recipes.demo.draw.fetch import is_complete
+from recipes.demo.draw.further_artists import FURTHER_ARTISTS, icon_of
+from recipes.demo.draw.language import article, counted, plural
+from recipes.demo.draw.pretrain_labels import IGNORED, NOTHING, PLACES
+from recipes.demo.draw.records import DemoData
+from recipes.demo.draw.scenes import Scene, SceneMaker, Thing, held_out_parts, relation
+from recipes.demo.draw.splits import bucket, held_out, split_id
 
 pytestmark = pytest.mark.once
 
 WORK = os.environ.get("DEMO_MODEL_WORK", "")
 needs_raw = pytest.mark.skipif(
     not WORK or not is_complete(Path(WORK)),
-    reason="the raw downloads are not there: run tools.demo_model.fetch, set DEMO_MODEL_WORK",
+    reason="the raw downloads are not there: run recipes.demo.draw.fetch, set DEMO_MODEL_WORK",
 )
 SHAPES_ALONE = DemoData(None, mix={"scenes": 0.7, "words": 0.3})
 
@@ -268,7 +268,7 @@ def test_single_pictures_come_from_further_artists_too() -> None:
 
 @needs_raw
 def test_labels_follow_the_rule() -> None:
-    from tools.demo_model.emoji_labels import emoji_labels
+    from recipes.demo.draw.emoji_labels import emoji_labels
 
     labels = emoji_labels(Path(WORK))
     assert len(labels) == len({label.name for label in labels}) == NUM_LABELS

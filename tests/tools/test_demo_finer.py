@@ -11,12 +11,12 @@ import pytest
 
 from dl_techniques import FastVLM, FastVLMBackbone, FastVLMCausalLM
 from dl_techniques.training import StageSettings
+from recipes.demo.draw.records import DemoData
+from recipes.demo.stages import average, pretrain, reading
+from recipes.demo.stages.finer import widened_like, with_finer_map
+from recipes.demo.stages.legible import make_legible
 from tests.helpers import numbers, relative_difference
 from tests.models.vlm.fast_vlm.small_model import make_decoder, make_preprocessor, randomize
-from tools.demo_model import average, pretrain, reading
-from tools.demo_model.finer import widened_like, with_finer_map
-from tools.demo_model.legible import make_legible
-from tools.demo_model.records import DemoData
 
 pytestmark = pytest.mark.once
 

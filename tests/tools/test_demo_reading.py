@@ -10,9 +10,9 @@ import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from dl_techniques.training import Optimizer, StageSettings
-from tools.demo_model import average, reading
-from tools.demo_model.pretrain import as_floats
-from tools.demo_model.records import DemoData
+from recipes.demo.draw.records import DemoData
+from recipes.demo.stages import average, reading
+from recipes.demo.stages.pretrain import as_floats
 
 pytestmark = pytest.mark.once
 

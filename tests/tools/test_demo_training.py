@@ -10,10 +10,10 @@ import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from dl_techniques.data import ConversationDataset
-from tools.demo_model import finetune, pretrain
-from tools.demo_model.deepen import WRITERS, deepen
-from tools.demo_model.pretrain_labels import IGNORED
-from tools.demo_model.records import DemoData
+from recipes.demo.draw.pretrain_labels import IGNORED
+from recipes.demo.draw.records import DemoData
+from recipes.demo.stages import finetune, pretrain
+from recipes.demo.stages.deepen import WRITERS, deepen
 
 pytestmark = pytest.mark.once
 

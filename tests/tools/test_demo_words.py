@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tools.demo_model import words
-from tools.demo_model.fetch import PIP_PACKAGES, raw_folder
-from tools.demo_model.records import DemoData
-from tools.demo_model.splits import held_out
+from recipes.demo.draw import words
+from recipes.demo.draw.fetch import PIP_PACKAGES, raw_folder
+from recipes.demo.draw.records import DemoData
+from recipes.demo.draw.splits import held_out
 
 pytestmark = pytest.mark.once
 
@@ -92,7 +92,7 @@ def test_common_words_are_the_commonest_and_none_of_the_test(
     assert words.common_words(work) == (kept, "market", "seldom")
     monkeypatch.setattr(words, "COMMON", 3)
     assert words.common_words(work) == (kept, "market")
-    with pytest.raises(FileNotFoundError, match=r"pyspellchecker.*run tools.demo_model.fetch"):
+    with pytest.raises(FileNotFoundError, match=r"pyspellchecker.*run recipes.demo.draw.fetch"):
         words.common_words(tmp_path / "empty")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLMPreprocessor
-from tools.demo_model.easy_vqa import load_easy_vqa, question_type
+from recipes.demo.draw.easy_vqa import load_easy_vqa, question_type
 
 TYPES = ("colour", "shape", "yes_no")
 

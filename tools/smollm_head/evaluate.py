@@ -8,7 +8,7 @@ import numpy as np
 
 from dl_techniques.evaluation.metrics import majority_answer, normalise, wilson_interval
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM
-from tools.demo_model.benchmark import QuestionOnly
+from recipes.demo.benchmark import QuestionOnly
 from tools.smollm_head.data import Questions
 
 Hits = dict[str, np.ndarray]

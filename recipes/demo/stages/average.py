@@ -1,6 +1,6 @@
 """The mean of models that were trained apart from one start, as a finished preset.
 
-python -m tools.demo_model.average --out PRESET MODEL MODEL... --start MODEL --mean 0.7
+python -m recipes.demo.stages.average --out PRESET MODEL MODEL... --start MODEL --mean 0.7
 
 Runs of the recipe on cores of their own, with seeds of their own, that went on from the same
 weights stay near enough to each other for their mean to be better than each (Wortsman et al.,
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from dl_techniques import FastVLMCausalLM
 from dl_techniques.training.averaging import set_mean
-from tools.demo_model import finetune
-from tools.demo_model.finer import widened_like
+from recipes.demo.stages import finetune
+from recipes.demo.stages.finer import widened_like
 
 __all__ = ["average_with_start", "finish", "mean_of"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.demo_model.language import article, pick, sentence
-from tools.demo_model.scene_questions import CAPTION_QUESTIONS
+from recipes.demo.draw.language import article, pick, sentence
+from recipes.demo.draw.scene_questions import CAPTION_QUESTIONS
 
 FOLDERS = (
     "dress", "hat", "longsleeve", "outwear", "pants",

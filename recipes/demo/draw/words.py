@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tools.demo_model.emoji_labels import emojibase_words
-from tools.demo_model.fetch import pip_file
-from tools.demo_model.grounds import make_ground
-from tools.demo_model.language import pick, sentence
-from tools.demo_model.scene_questions import CAPTION_QUESTIONS
-from tools.demo_model.splits import held_out
+from recipes.demo.draw.emoji_labels import emojibase_words
+from recipes.demo.draw.fetch import pip_file
+from recipes.demo.draw.grounds import make_ground
+from recipes.demo.draw.language import pick, sentence
+from recipes.demo.draw.scene_questions import CAPTION_QUESTIONS
+from recipes.demo.draw.splits import held_out
 
 FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono",

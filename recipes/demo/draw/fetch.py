@@ -1,4 +1,4 @@
-"""Fetches the raw public packages: `python -m tools.demo_model.fetch --work DIR`.
+"""Fetches the raw public packages: `python -m recipes.demo.draw.fetch --work DIR`.
 
 Emoji drawings and their labels come from npm, easy-VQA and the commonest English words from PyPI.
 The clothing photos are a tar of the folders `train/CLASS/*.jpg` and `validation/CLASS/*.jpg` of
@@ -48,7 +48,7 @@ def pip_file(work: Path, package: str) -> Path:
     pattern = f"{package.replace('-', '_')}-{PIP_PACKAGES[package]}-*.whl"
     found = sorted(raw_folder(work).glob(pattern))
     if not found:
-        raise FileNotFoundError(f"no {pattern} in {raw_folder(work)}: run tools.demo_model.fetch")
+        raise FileNotFoundError(f"no {pattern} in {raw_folder(work)}: run recipes.demo.draw.fetch")
     return found[0]
 
 

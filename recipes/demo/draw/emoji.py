@@ -1,6 +1,6 @@
 """Emoji drawings as small premultiplied RGBA sprites, rendered once and cached a file an artist.
 
-`python -m tools.demo_model.emoji --work DIR` renders all six sets.
+`python -m recipes.demo.draw.emoji --work DIR` renders all six sets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tools.demo_model.emoji_labels import (
+from recipes.demo.draw.emoji_labels import (
     ARTISTS,
     TRAIN_ARTISTS,
     UNSEEN_ARTISTS,
@@ -23,8 +23,8 @@ from tools.demo_model.emoji_labels import (
     emoji_labels,
     read_json,
 )
-from tools.demo_model.fetch import npm_file
-from tools.demo_model.further_artists import FURTHER_ARTISTS, icon_of
+from recipes.demo.draw.fetch import npm_file
+from recipes.demo.draw.further_artists import FURTHER_ARTISTS, icon_of
 
 SPRITE_SIZE = 96
 

@@ -1,6 +1,6 @@
 """Writes the evaluation sets: pictures, questions, answers, question-only baselines.
 
-`python -m tools.demo_model.benchmark --work DIR --clothing TAR --out DIR` makes one folder a set,
+`python -m recipes.demo.benchmark --work DIR --clothing TAR --out DIR` makes one folder a set,
 with `records.jsonl` and pictures. A line holds `image` (a file name), `question`, `answer`, `type`
 and `baseline_question_only`: the answer that a model would give that never sees the picture, which
 is the most frequent training answer to exactly this question, else to questions of its type.
@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.demo_model import clothing, naming, words
-from tools.demo_model.easy_vqa import question_type, resized
-from tools.demo_model.emoji_labels import UNSEEN_ARTISTS
-from tools.demo_model.records import DemoData
-from tools.demo_model.scene_questions import CAPTION_QUESTIONS, OPEN_TYPES
+from recipes.demo.draw import clothing, naming, words
+from recipes.demo.draw.easy_vqa import question_type, resized
+from recipes.demo.draw.emoji_labels import UNSEEN_ARTISTS
+from recipes.demo.draw.records import DemoData
+from recipes.demo.draw.scene_questions import CAPTION_QUESTIONS, OPEN_TYPES
 
 CAPTIONED = ("scenes", *UNSEEN_ARTISTS[:1], "clothing", "words")
 SETS = tuple(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tools.demo_model.emoji_labels import EmojiLabel
-from tools.demo_model.language import counted
-from tools.demo_model.naming import emoji_caption
-from tools.demo_model.records import DemoData
-from tools.demo_model.scenes import NOUNS
-from tools.demo_model.shapes import COLOUR_NAMES, SHAPES
+from recipes.demo.draw.emoji_labels import EmojiLabel
+from recipes.demo.draw.language import counted
+from recipes.demo.draw.naming import emoji_caption
+from recipes.demo.draw.records import DemoData
+from recipes.demo.draw.scenes import NOUNS
+from recipes.demo.draw.shapes import COLOUR_NAMES, SHAPES
 
 # how a person may put things in other words than the templates do
 EVERYDAY = (

@@ -1,7 +1,7 @@
 """Writes the card of the shipped model, its figures taken from the report of `fastvlm evaluate`.
 
 fastvlm evaluate --preset demo --data SETS --output report.json
-python -m tools.demo_model.model_card --report report.json --preset dl_techniques/presets/demo \\
+python -m recipes.demo.model_card --report report.json --preset dl_techniques/presets/demo \\
     --parameters 6287200
 """
 
@@ -52,7 +52,7 @@ recipe set out for; where the figure is lower, it was missed.
 {table}
 
 {place} Measured by `fastvlm evaluate --preset demo --data SETS --limit 700`, the sets made by
-`python -m tools.demo_model.benchmark --work WORK --clothing TAR --out SETS`.
+`python -m recipes.demo.benchmark --work WORK --clothing TAR --out SETS`.
 
 ## What it cannot do
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from tools.demo_model.language import counted, listing
-from tools.demo_model.scenes import Scene, Thing
+from recipes.demo.draw.language import counted, listing
+from recipes.demo.draw.scenes import Scene, Thing
 
 CLEAR_STEP = 0.12
 DIRECTIONS = {

@@ -15,8 +15,8 @@ import numpy as np
 from keras import ops
 
 from dl_techniques import FastVLM, FastVLMBackbone, FastVLMCausalLM
-from tools.demo_model.pretrain import LabelledPictures, as_floats
-from tools.demo_model.records import DemoData
+from recipes.demo.draw.records import DemoData
+from recipes.demo.stages.pretrain import LabelledPictures, as_floats
 
 __all__ = ["widened_like", "with_finer_map"]
 PICTURES = 256  # that the random units are scaled on

@@ -7,10 +7,10 @@ from itertools import combinations
 
 import numpy as np
 
-from tools.demo_model.emoji import SpriteBank
-from tools.demo_model.grounds import make_ground
-from tools.demo_model.shapes import COLOURS, SCENE_SHAPES, shape_mask, visible_colours
-from tools.demo_model.splits import held_out
+from recipes.demo.draw.emoji import SpriteBank
+from recipes.demo.draw.grounds import make_ground
+from recipes.demo.draw.shapes import COLOURS, SCENE_SHAPES, shape_mask, visible_colours
+from recipes.demo.draw.splits import held_out
 
 # emoji labels that anyone names with the same word
 NOUNS = (

@@ -24,11 +24,11 @@ from dl_techniques import (
 from dl_techniques.data import ConversationDataset
 from dl_techniques.data.dataset import answers_alone
 from dl_techniques.training import Stage, StageSettings, cosine
-from tools.demo_model.pretrain import LabelledPictures
-from tools.demo_model.reading import MeanSquare, Untracked
-from tools.demo_model.records import DemoData
-from tools.demo_model.scene_questions import OPEN_TYPES
-from tools.demo_model.tokenizer_corpus import tokenizer_corpus
+from recipes.demo.draw.records import DemoData
+from recipes.demo.draw.scene_questions import OPEN_TYPES
+from recipes.demo.draw.tokenizer_corpus import tokenizer_corpus
+from recipes.demo.stages.pretrain import LabelledPictures
+from recipes.demo.stages.reading import MeanSquare, Untracked
 
 VOCABULARY = 2048
 SEQUENCE_LENGTH = 128

@@ -16,12 +16,12 @@ from dl_techniques.checkpoints.folders import replacing_folder
 from dl_techniques.errors import TrainingError
 from dl_techniques.training import StageSettings
 from dl_techniques.training.recipe import Maker
-from tools.demo_model import finetune, pretrain, reading
-from tools.demo_model.branching import branch
-from tools.demo_model.deepen import deepen
-from tools.demo_model.finer import with_finer_map
-from tools.demo_model.legible import make_legible
-from tools.demo_model.records import MIX, DemoData
+from recipes.demo.draw.records import MIX, DemoData
+from recipes.demo.stages import finetune, pretrain, reading
+from recipes.demo.stages.branching import branch
+from recipes.demo.stages.deepen import deepen
+from recipes.demo.stages.finer import with_finer_map
+from recipes.demo.stages.legible import make_legible
 
 START = "START"
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tools.demo_model.fetch import npm_file
+from recipes.demo.draw.fetch import npm_file
 
 TRAIN_ARTISTS = ("noto", "twemoji", "fluent-emoji-flat", "fluent-emoji")
 UNSEEN_ARTISTS = ("emojione", "openmoji")

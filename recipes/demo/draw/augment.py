@@ -7,8 +7,8 @@ import re
 import numpy as np
 from PIL import Image
 
-from tools.demo_model.emoji import to_image
-from tools.demo_model.grounds import make_ground
+from recipes.demo.draw.emoji import to_image
+from recipes.demo.draw.grounds import make_ground
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 # names that a mirror, a turn or another colour would make untrue

@@ -16,7 +16,7 @@ from keras import ops
 
 from dl_techniques import FastVLM
 from dl_techniques.training import Optimizer, Stage, StageSettings, has_begun
-from tools.demo_model.pretrain_labels import (
+from recipes.demo.draw.pretrain_labels import (
     IGNORED,
     NOTHING,
     NUM_CELL_CLASSES,
@@ -24,7 +24,7 @@ from tools.demo_model.pretrain_labels import (
     SHAPE_OF,
     SIZES,
 )
-from tools.demo_model.records import DemoData
+from recipes.demo.draw.records import DemoData
 
 MIX = {"emoji": 0.42, "scenes": 0.32, "words": 0.10, "clothing": 0.08, "easy_vqa": 0.08}
 CLASSES = {

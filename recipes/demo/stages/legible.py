@@ -19,8 +19,9 @@ from keras import ops
 
 from dl_techniques import FastVLM, FastVLMCausalLM
 from dl_techniques.training import StageSettings
-from tools.demo_model.pretrain import as_floats
-from tools.demo_model.reading import (
+from recipes.demo.draw.records import DemoData
+from recipes.demo.stages.pretrain import as_floats
+from recipes.demo.stages.reading import (
     EARLY_HEADS,
     LAST_HEADS,
     Heads,
@@ -31,7 +32,6 @@ from tools.demo_model.reading import (
     fit_heads,
     losses,
 )
-from tools.demo_model.records import DemoData
 
 __all__ = ["make_legible"]
 

@@ -19,7 +19,9 @@ from keras import ops
 
 from dl_techniques import FastVLM
 from dl_techniques.training import Stage, StageSettings
-from tools.demo_model.pretrain import (
+from recipes.demo.draw.pretrain_labels import SHAPE_OF
+from recipes.demo.draw.records import DemoData
+from recipes.demo.stages.pretrain import (
     CLASSES,
     LOSS_WEIGHTS,
     LabelledPictures,
@@ -27,8 +29,6 @@ from tools.demo_model.pretrain import (
     as_floats,
     target_weights,
 )
-from tools.demo_model.pretrain_labels import SHAPE_OF
-from tools.demo_model.records import DemoData
 
 # which heads read the map before the last stage, which the last one's
 EARLY_HEADS, LAST_HEADS = ("strokes",), ("letters", "spelling")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tools.demo_model.language import article, pick, plural, sentence
-from tools.demo_model.scene_geometry import (
+from recipes.demo.draw.language import article, pick, plural, sentence
+from recipes.demo.draw.scene_geometry import (
     DIRECTIONS,
     focus_first,
     grouped,
@@ -20,8 +20,8 @@ from tools.demo_model.scene_geometry import (
     place_of,
     reference,
 )
-from tools.demo_model.scenes import NOUNS, Scene
-from tools.demo_model.shapes import COLOURS, SCENE_SHAPES
+from recipes.demo.draw.scenes import NOUNS, Scene
+from recipes.demo.draw.shapes import COLOURS, SCENE_SHAPES
 
 Turn = tuple[str, str]
 CAPTION_QUESTIONS = (

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.demo_model.fetch import pip_file
-from tools.demo_model.language import article, pick, sentence
-from tools.demo_model.scene_questions import CAPTION_QUESTIONS
-from tools.demo_model.shapes import COLOUR_NAMES, SHAPES
+from recipes.demo.draw.fetch import pip_file
+from recipes.demo.draw.language import article, pick, sentence
+from recipes.demo.draw.scene_questions import CAPTION_QUESTIONS
+from recipes.demo.draw.shapes import COLOUR_NAMES, SHAPES
 
 EASY_SHAPES = ("circle", "rectangle", "triangle")
 

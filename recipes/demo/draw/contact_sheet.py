@@ -1,6 +1,6 @@
 """Sheets of pictures with their questions, to be looked at.
 
-`python -m tools.demo_model.contact_sheet --work DIR --clothing TAR --out DIR`.
+`python -m recipes.demo.draw.contact_sheet --work DIR --clothing TAR --out DIR`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.demo_model.records import KINDS, DemoData
-from tools.demo_model.words import load_font
+from recipes.demo.draw.records import KINDS, DemoData
+from recipes.demo.draw.words import load_font
 
 
 def sheet(data: DemoData, kind: str, split: str, columns: int = 5, rows: int = 7) -> Image.Image:

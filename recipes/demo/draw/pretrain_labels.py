@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tools.demo_model.emoji_labels import NUM_LABELS
-from tools.demo_model.scenes import GRID, Thing
-from tools.demo_model.shapes import SHAPES, colour_id
-from tools.demo_model.words import MAX_LETTERS, WordPicture, letter_ids
+from recipes.demo.draw.emoji_labels import NUM_LABELS
+from recipes.demo.draw.scenes import GRID, Thing
+from recipes.demo.draw.shapes import SHAPES, colour_id
+from recipes.demo.draw.words import MAX_LETTERS, WordPicture, letter_ids
 
 # classes of `cells`: emoji labels, then shapes, then "nothing here"
 NOTHING = NUM_LABELS + len(SHAPES)

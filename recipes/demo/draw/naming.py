@@ -9,11 +9,11 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from tools.demo_model.augment import composite, damage, emoji_ground, outline, recolour, warp
-from tools.demo_model.emoji import SpriteBank
-from tools.demo_model.emoji_labels import EmojiLabel
-from tools.demo_model.language import article, pick, sentence
-from tools.demo_model.scene_questions import CAPTION_QUESTIONS
+from recipes.demo.draw.augment import composite, damage, emoji_ground, outline, recolour, warp
+from recipes.demo.draw.emoji import SpriteBank
+from recipes.demo.draw.emoji_labels import EmojiLabel
+from recipes.demo.draw.language import article, pick, sentence
+from recipes.demo.draw.scene_questions import CAPTION_QUESTIONS
 
 NAME_QUESTIONS = (
     "what is this?",

@@ -5,7 +5,7 @@ Usage:
     record = data.make_record("scenes", "train", index=7, seed=0)
     image, targets = data.make_labelled(data.kind_at(7, seed=0), "train", 7, seed=0)
 
-`python -m tools.demo_model.records --work DIR --clothing TAR` measures pictures a second.
+`python -m recipes.demo.draw.records --work DIR --clothing TAR` measures pictures a second.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from tools.demo_model import clothing, easy_vqa, naming, words
-from tools.demo_model.emoji import SpriteBank, training_bank
-from tools.demo_model.emoji_labels import NUM_LABELS, TRAIN_ARTISTS, UNSEEN_ARTISTS
-from tools.demo_model.further_artists import FURTHER_ARTISTS
-from tools.demo_model.pretrain_labels import (
+from recipes.demo.draw import clothing, easy_vqa, naming, words
+from recipes.demo.draw.emoji import SpriteBank, training_bank
+from recipes.demo.draw.emoji_labels import NUM_LABELS, TRAIN_ARTISTS, UNSEEN_ARTISTS
+from recipes.demo.draw.further_artists import FURTHER_ARTISTS
+from recipes.demo.draw.pretrain_labels import (
     IGNORED,
     NOTHING,
     NUM_CELL_CLASSES,
     empty_targets,
     make_targets,
 )
-from tools.demo_model.scene_questions import SHARES, scene_turns, training_shares
-from tools.demo_model.scenes import SceneMaker, Thing
-from tools.demo_model.splits import split_id
+from recipes.demo.draw.scene_questions import SHARES, scene_turns, training_shares
+from recipes.demo.draw.scenes import SceneMaker, Thing
+from recipes.demo.draw.splits import split_id
 
 __all__ = [
     "IGNORED",

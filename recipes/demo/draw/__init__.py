@@ -1,0 +1,1 @@
+"""Pictures, questions and answers, each a function of its number."""
