@@ -45,7 +45,8 @@ class Repeated:
     """Another object's batches, each given several times: new, then among the last ones again.
 
     For accelerators that learn faster than batches are drawn. Which batch comes again is a
-    function of the place, so what a resumed run no longer has is drawn once more.
+    function of the place, so what a resumed run no longer has is drawn once more. It stands outside
+    of `DrawnAhead`, whose workers would each keep batches of their own.
 
     Args:
         batches: the batches.
@@ -64,6 +65,7 @@ class Repeated:
     def __init__(self, batches: Batches, passes: int = 2, kept: int = 48) -> None:
         self.batches, self.passes, self.kept = batches, passes, kept
         self._known: dict[int, Any] = {}
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -80,11 +82,12 @@ class Repeated:
         """The batch of a place."""
         number = epoch * len(self) + index
         source = self.source(number)
-        if source not in self._known:
-            self._known[source] = self.batches.batch(*divmod(source, len(self)))
-            oldest = number // self.passes - self.kept
-            self._known = {n: made for n, made in self._known.items() if n > oldest}
-        return self._known[source]
+        with self._lock:
+            if source not in self._known:
+                self._known[source] = self.batches.batch(*divmod(source, len(self)))
+                oldest = number // self.passes - self.kept
+                self._known = {n: made for n, made in self._known.items() if n > oldest}
+            return self._known[source]
 
 
 class Segment(keras.utils.PyDataset):

@@ -30,7 +30,7 @@ import keras
 
 from dl_techniques.data.files import atomic_writer
 from dl_techniques.errors import TrainingError
-from dl_techniques.training.batches import Batches, Repeated
+from dl_techniques.training.batches import Batches
 from dl_techniques.training.optimizers import Optimizer
 from dl_techniques.training.settings import check_keys, part_from, read_yaml
 from dl_techniques.training.stage import Outcome, Stage
@@ -118,7 +118,7 @@ class StageSettings:
         steps = self.total_steps(data)
         stage = Stage(
             model,
-            data if self.passes == 1 else Repeated(data, self.passes),
+            data,
             self.optimizer.build(steps, heads),
             steps=steps,
             minutes=self.minutes,
@@ -127,6 +127,7 @@ class StageSettings:
             save_seconds=self.save_seconds,
             threads=self.threads,
             processes=self.processes,
+            passes=self.passes,
             settings=self.told(),
             **options,
         )

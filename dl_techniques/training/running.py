@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from dl_techniques.errors import TrainingError
-from dl_techniques.training.batches import Segment, drawn_ahead
+from dl_techniques.training.batches import Repeated, Segment, drawn_ahead
 from dl_techniques.training.callbacks import (
     AfterSegment,
     Clock,
@@ -69,7 +69,9 @@ class Run:
         """Restores, trains, leaves the finished weights."""
         self._build()
         position = self._restore()
-        with self._batches() as batches:
+        with self._batches() as ahead:
+            passes = self.stage.passes
+            batches = ahead if passes == 1 else Repeated(ahead, passes)
             self.data = Segment(batches, self.stage.segment_length, self.stage.data)
             self.place = Place(self.data, self.stage.steps, position.step)
             self.clock = Clock(position.seconds)
@@ -77,9 +79,9 @@ class Run:
                 try:
                     self._fit()
                 except Exception as error:
-                    if batches.failure is None or error is batches.failure:
+                    if ahead.failure is None or error is ahead.failure:
                         raise
-                    raise batches.failure from error
+                    raise ahead.failure from error
         self._finish()
         return Outcome(self.place.step, self.clock.seconds(), self.line)
 

@@ -51,6 +51,7 @@ class Stage:
         threads: that make batches ahead.
         processes: that make them instead, see `DrawnAhead`.
         preload: modules for these processes.
+        passes: how often each batch is given, see `Repeated`.
         settings: plain values that have to be the same when a run goes on, beside the stage's
             lengths and the optimizer's config.
         verbose: of `fit`.
@@ -86,6 +87,7 @@ class Stage:
     threads: int = 1
     processes: int = 0
     preload: Sequence[str] = ()
+    passes: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     verbose: int = 0
 
@@ -101,8 +103,11 @@ class Stage:
                 raise TrainingError(f"{name} is {value}; expected more than 0")
         if (self.steps is None) == (self.minutes is None):
             raise TrainingError("a stage takes either steps or minutes")
-        if self.segment_length < 1:
-            raise TrainingError(f"a segment of {self.segment_length} steps; expected 1 or more")
+        if self.segment_length < 1 or self.passes < 1:
+            raise TrainingError(
+                f"a segment of {self.segment_length} steps, {self.passes} passes: "
+                "expected 1 or more"
+            )
         if self.optimizer is not None:
             self.model.compile(self.optimizer, **self.compiling)
         if not self.model.compiled:
@@ -121,7 +126,8 @@ class Stage:
     @property
     def all_settings(self) -> dict[str, Any]:
         """What has to be the same when a run goes on, as JSON gives it back."""
-        own = {"steps": self.steps, "minutes": self.minutes, "epoch": len(self.data)}
+        own: dict[str, Any] = {"steps": self.steps, "minutes": self.minutes}
+        own |= {"epoch": len(self.data), "passes": self.passes}
         told = {**own, **self._moved_by, **self.settings}
         settings: dict[str, Any] = json.loads(json.dumps(told, default=str))
         return settings

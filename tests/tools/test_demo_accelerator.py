@@ -34,7 +34,8 @@ def test_processes_draw_the_same_batches_and_give_them_again() -> None:
             assert same(ahead.batch(*place), labelled.batch(*place))
     preprocessor = FastVLMCausalLM.from_preset("demo").preprocessor
     slices = finetune.EpochSlices(DATA, preprocessor, 8, 3, 4)
-    with drawn_ahead(Repeated(slices, passes=2), processes=1, preload=preload) as twice:
+    with drawn_ahead(slices, processes=1, preload=preload) as ahead:
+        twice = Repeated(ahead, passes=2)
         drawn = [twice.batch(epoch, index) for epoch in range(2) for index in range(2)]
     assert same(drawn[0], slices.batch(0, 0)) and same(drawn[2], slices.batch(0, 1))
     assert same(drawn[1], drawn[0])

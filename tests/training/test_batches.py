@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from dl_techniques.errors import TrainingError
+from dl_techniques.training import Stage
 from dl_techniques.training.batches import Repeated, drawn_ahead
+from tests.training.test_stage import Noise, network
 
 pytestmark = pytest.mark.once
 
@@ -60,6 +64,25 @@ def test_repeated_batches_are_among_the_last_and_functions_of_the_place() -> Non
     assert all(new - 4 < again <= new for new, again in zip(given[::3], given[2::3], strict=True))
     resumed = Repeated(Numbers(), passes=3, kept=4)
     assert [resumed.batch(*divmod(n, 5)) for n in range(31, 60)] == given[31:]
+
+
+def test_a_stage_draws_each_batch_once_however_often_it_is_given() -> None:
+    class Counted(Noise):
+        asked: list[tuple[int, int]] = []
+
+        def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+            self.asked.append((epoch, index))
+            return super().batch(epoch, index)
+
+    model = network()
+    model.compile("sgd", "mse")
+    with pytest.raises(TrainingError, match="5 steps, 0 passes: expected 1 or more"):
+        Stage(model, Counted(), steps=9, passes=0)
+    assert Stage(model, Counted(), steps=9, passes=3).run().steps == 9
+    # three are new; Keras looks at the first two for their shapes, and some are made ahead
+    count = Counter(Counted.asked)
+    assert count[0, 2] == 1 and max(count[place] for place in count if place[1] > 1) == 1
+    assert len(count) <= 5
 
 
 def test_no_workers_are_refused() -> None:
