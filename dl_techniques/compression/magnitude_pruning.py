@@ -20,6 +20,7 @@ from dl_techniques.compression.pruning_schedule import CubicSchedule
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.fusion import Array, as_float64
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
+from dl_techniques.training.callbacks import StatefulCallback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +62,11 @@ def sparsity_report(model: keras.Model) -> list[LayerSparsity]:
     return found
 
 
-class MagnitudePruning(keras.callbacks.Callback):
+class MagnitudePruning(StatefulCallback):
     """Sets the smallest weights of every kernel to zero, more of them as training goes on.
 
-    Zeros that the network already has stay zeros, so a saved network can be trained further. The
+    Zeros that the network already has stay zeros, so a saved network can be trained further, and a
+    `Stage` that was killed goes on with them and with the schedule. The
     zeros are in the weights: files and fused networks keep them, and `sparsity_report` counts them.
 
     Args:
@@ -99,9 +101,45 @@ class MagnitudePruning(keras.callbacks.Callback):
         self._step, self._batch = 0, -1
         self._kernels: list[_Kernel] = []
         self._masks: list[list[Any]] = []
+        self._places: list[keras.Variable] = []
+
+    def build(self, model: keras.Model) -> None:
+        """Creates what a `Stage` saves."""
+        self._places = [
+            keras.Variable(0, dtype="int32", trainable=False, name=f"pruning_{name}")
+            for name in ("step", "end")
+        ]
+
+    @property
+    def variables(self) -> Sequence[keras.Variable]:
+        """The step, and where the schedule ends; the zeros are in the weights."""
+        return self._places
+
+    def _saved(self) -> list[int]:
+        return [int(ops.convert_to_numpy(place.value)) for place in self._places] or [0, 0]
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Finds the kernels and keeps the zeros that are there."""
+        self._find()
+        self._step = self._saved()[0]
+        if self._fits_run:
+            self.schedule = CubicSchedule(self.schedule.final, 0, self._half_of_the_run())
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Notes the step, before a `Stage` saves."""
+        for place, value in zip(self._places, (self._step, self.schedule.end_step), strict=False):
+            place.assign(value)
+
+    def finish(self, model: keras.Model) -> None:
+        """Reaches the last sparsity where a run was killed after its last step."""
+        if not self._kernels:
+            self.set_model(model)
+            self._find()
+            self._step, end = self._saved()
+            self.schedule = dataclasses.replace(self.schedule, end_step=max(1, end))
+            self.on_train_end()
+
+    def _find(self) -> None:
         self._kernels = [
             kernel
             for kernel in _prunable(self.model)
@@ -109,9 +147,6 @@ class MagnitudePruning(keras.callbacks.Callback):
         ]
         if not self._kernels:
             raise CompressionError(f"{self.model.name} has no convolution or dense layer to prune")
-        self._step = 0
-        if self._fits_run:
-            self.schedule = CubicSchedule(self.schedule.final, 0, self._half_of_the_run())
         self._masks = [kernel.masks(kernel.fused() != 0) for kernel in self._kernels]
 
     def _half_of_the_run(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dl_techniques.compression.magnitude_pruning import MagnitudePruning, sparsi
 from dl_techniques.compression.pruning_schedule import CubicSchedule
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
+from dl_techniques.training import Stage
 from tests.helpers import TOLERANCE, numbers, random_array, randomize, relative_difference
 from tests.models.vision.fast_vlm.small_network import make_network, pictures
 
@@ -158,3 +160,62 @@ def test_the_report_names_layers_once() -> None:
     names = [layer.layer for layer in report]
     assert len(set(names)) == len(names) and "stem/block_0" in names
     assert not any("mixer" in name or "large_kernel" in name for name in names)
+
+
+class Pictures:
+    """Four batches an epoch."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        x = np.random.default_rng((epoch, index)).uniform(-1, 1, (4, 8, 8, 3))
+        return x.astype("float32"), np.arange(4)
+
+
+class Kill(keras.callbacks.Callback):
+    """Fails at a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.left = step
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.once
+@pytest.mark.slow_on_jax
+def test_a_killed_stage_goes_on_with_its_zeros_and_its_schedule(tmp_path: Path) -> None:
+    model = make_model()
+    model.optimizer.build(model.trainable_variables)
+    start = [[np.array(numbers(v)) for v in part] for part in (model.weights, optimizer_of(model))]
+
+    def run(folder: Path, *callbacks: keras.callbacks.Callback) -> None:
+        pruning = [MagnitudePruning(0.6, frequency=3), *callbacks]
+        Stage(model, Pictures(), steps=8, segment=2, callbacks=pruning).run(folder)
+
+    def begin() -> None:
+        for part, values in zip((model.weights, optimizer_of(model)), start, strict=True):
+            for variable, value in zip(part, values, strict=True):
+                variable.assign(value)
+
+    run(tmp_path / "whole")
+    whole = [np.array(numbers(v)) for v in model.weights]
+    assert sparsities(model)["second"] == pytest.approx(0.6, abs=0.01)
+    begin()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", Kill(5))
+    for finished in (False, True):
+        begin()
+        if finished:  # killed after the last state
+            shutil.rmtree(tmp_path / "killed" / "finished")
+        run(tmp_path / "killed")
+        for ours, theirs in zip(model.weights, whole, strict=True):
+            np.testing.assert_array_equal(numbers(ours), theirs)
+
+
+def optimizer_of(model: keras.Model) -> list[Any]:
+    return list(model.optimizer.variables)

@@ -15,6 +15,7 @@ from dl_techniques.compression import Recipe, optimize
 from dl_techniques.compression.classifier_files import side_of
 from dl_techniques.compression.labelled import read_labelled
 from dl_techniques.errors import CompressionError, DLTechniquesError, ExportError
+from dl_techniques.training import is_finished
 from tests.compression.class_folders import COLOURS, write_classes
 from tests.export.litert_files import NEEDS_TENSORFLOW
 from tests.helpers import numbers
@@ -63,8 +64,10 @@ def test_all_steps_follow_each_other(colours: Path, tmp_path: Path) -> None:
             "training": {"batch_size": 8},
         }
     )
-    report = optimize(network(), tmp_path / "small.tflite", recipe, colours)
+    work = tmp_path / "work"
+    report = optimize(network(), tmp_path / "small.tflite", recipe, colours, work=work)
     assert [step.name for step in report.steps] == ["prune", "distil", "quantization_aware"]
+    assert all(is_finished(work / name) for name in ("prune-1", "distil", "quantization_aware"))
     assert report.after.parameters < report.before.parameters
     assert report.after.bytes < 0.5 * report.before.bytes
     assert any("int8 kernels" in note for note in report.notes)
