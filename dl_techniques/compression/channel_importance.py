@@ -110,6 +110,7 @@ def _taylor(model: FastVLM, data: Any, loss: Any, max_batches: int) -> Scores:
     if any(switch.is_fold and switch.fused_form for _, switch in probe.switches()):
         probe.reset_reparameterization()  # a folded network cannot be trained
     probe.reparameterize()
+    probe.trainable = True  # what is frozen has an importance too
     for layer in probe._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False  # statistics of training, not of these batches

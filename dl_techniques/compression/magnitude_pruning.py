@@ -66,6 +66,7 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     Zeros that the network already has stay zeros, so a saved network can be trained further. The
     zeros are in the weights: files and fused networks keep them, and `sparsity_report` counts them.
+    What is frozen is left as it is.
 
     Args:
         schedule: sparsity at each step of `fit`, or the final sparsity (then it rises over the
@@ -105,10 +106,12 @@ class MagnitudePruning(keras.callbacks.Callback):
         self._kernels = [
             kernel
             for kernel in _prunable(self.model)
-            if not any(part in kernel.path.split("/") for part in self.skip)
+            if not any(part in kernel.path.split("/") for part in self.skip) and kernel.trained
         ]
         if not self._kernels:
-            raise CompressionError(f"{self.model.name} has no convolution or dense layer to prune")
+            raise CompressionError(
+                f"{self.model.name} has no convolution or dense layer to prune that is trained"
+            )
         self._step = 0
         if self._fits_run:
             self.schedule = CubicSchedule(self.schedule.final, 0, self._half_of_the_run())
@@ -157,6 +160,11 @@ class _Kernel:
     def __init__(self, layer: Any) -> None:
         self.layer = layer
         self.path = str(getattr(layer, "path", layer.name))
+
+    @property
+    def trained(self) -> bool:
+        """Whether training moves any of its variables."""
+        return any(variable.trainable for variable in self._variables())
 
     def fused(self) -> Array:
         """float64 values: [k, k, in, out] or [in, out]."""

@@ -115,6 +115,8 @@ def convert_layer(layer: Any, cls: type, scheme: Mapping[str, Any]) -> None:
         layer.take_scheme({**cls.default_scheme, **scheme})  # type: ignore[attr-defined]
         with layer._open_name_scope():
             layer.build_quantization()
+    if not layer.trainable:
+        layer.trainable = False  # what has come in too
 
 
 def convert(

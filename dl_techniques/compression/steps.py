@@ -157,8 +157,14 @@ def run_steps(
 
 
 def trainable_copy(model: Any) -> Any:
-    """A copy that can be trained: a folded network goes back to its branches."""
+    """A copy that can be trained: a folded network goes back to its branches.
+
+    Frozen parts stay frozen; a network that is frozen whole, as one that served as an encoder or a
+    teacher, is trainable again.
+    """
     copy = copy_of(model)
+    if not copy.trainable_variables:
+        copy.trainable = True
     if any(switch.is_fold and switch.fused_form for _, switch in copy.switches()):
         copy.reset_reparameterization()
     return copy

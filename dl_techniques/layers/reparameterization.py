@@ -8,6 +8,7 @@ container hands `reparameterize()` down to all switches inside it.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import numpy as np
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from dl_techniques.errors import FusionError
+from dl_techniques.layers.freezing import Flags, LayerOfParts, part_flags, set_flags
 from dl_techniques.layers.fusion import Array, as_float64
 
 _HALF = ("float16", "bfloat16")
@@ -40,9 +42,12 @@ class Reparameterizable:
                 convolutions, layer scales. Exact as well. Defaults to `False`.
 
         Raises:
-            FusionError: called inside a traced or stateless function.
+            FusionError: called inside a traced or stateless function, or `fold` with adapters of
+                LoRA inside.
         """
         _refuse_inside_trace(self.name)
+        if fold:
+            _refuse_adapters(self)
         for _, switch in self.switches():
             if fold or not switch.is_fold:
                 switch.set_form(True)
@@ -82,7 +87,7 @@ class Reparameterizable:
         return {path: switch.fused_form for path, switch in self.switches()}
 
 
-class SwitchableLayer(Reparameterizable, keras.layers.Layer):
+class SwitchableLayer(Reparameterizable, LayerOfParts):
     """A layer that exists in a training form and in an inference form.
 
     Subclasses set `is_fold`, name the sublayers of each form in `form_parts`, create them in
@@ -215,6 +220,7 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
             raise
 
     def _replace_parts(self, fused: bool) -> None:
+        left = _PartFlags.of(self)
         with unlocked(self):
             for name in self.form_parts(self.fused_form):
                 drop_part(self, name)
@@ -225,8 +231,48 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
                     self.build_parts(self._built_shape)
             order = {name: rank for rank, name in enumerate(self.part_order)}
             self._layers.sort(key=lambda part: order.get(part.name, len(order)))
-        for part in self._layers if not self.trainable else []:
-            part.trainable = False
+        left.hand_on(self)
+
+
+@dataclasses.dataclass
+class _PartFlags:
+    """Which parts of a form are frozen, while a layer stands in another form.
+
+    Args:
+        fused: the form.
+        frozen: whether nothing of it was trainable; its successor is then frozen as well.
+        parts: name of a part -> its flag, and the flags below it.
+    """
+
+    fused: bool
+    frozen: bool
+    parts: dict[str, tuple[bool, Flags]]
+
+    @classmethod
+    def of(cls, layer: SwitchableLayer) -> _PartFlags:
+        """Those of the form that a layer stands in."""
+        names = layer.form_parts(layer.fused_form)
+        parts = {n: part for n in names if (part := getattr(layer, n, None)) is not None}
+        weights = [v for part in parts.values() for v in part.variables]
+        frozen = not any(v.trainable for v in weights) if weights else not layer.trainable
+        flags = {name: (bool(part.trainable), part_flags(part)) for name, part in parts.items()}
+        return cls(layer.fused_form, frozen, flags)
+
+    def hand_on(self, layer: SwitchableLayer) -> None:
+        """Gives the parts of the other form, which are new, their flags.
+
+        They come back as they were, unless the layer has been frozen or made trainable since.
+        Without such a memory parts of the same name keep their flags, and the others are frozen
+        where nothing was trainable.
+        """
+        earlier = layer.__dict__.get("_flags_of_form", {}).get(layer.fused_form)
+        known = {} if earlier is None or earlier.frozen != self.frozen else earlier.parts
+        for name in layer.form_parts(layer.fused_form):
+            part = getattr(layer, name, None)
+            if part is not None:
+                set_flags(part, *known.get(name, self.parts.get(name, (not self.frozen, {}))))
+        memory = {**layer.__dict__.get("_flags_of_form", {}), self.fused: self}
+        object.__setattr__(layer, "_flags_of_form", memory)
 
 
 def sync_variables(layer: Any) -> None:
@@ -298,6 +344,16 @@ def drop_part(layer: Any, name: str) -> None:
     if part is not None:
         layer._tracker.untrack(part)
         setattr(layer, name, None)
+
+
+def _refuse_adapters(layer: Any) -> None:
+    """Folding writes into kernels, which layers with adapters only compute."""
+    for inner in layer._flatten_layers():
+        if getattr(inner, "lora_enabled", False):
+            raise FusionError(
+                f"{layer.name}: {inner.path} has LoRA adapters and cannot be folded; save and load "
+                "the network, which merges them, or leave fold=True out"
+            )
 
 
 def _refuse_inside_trace(name: str) -> None:

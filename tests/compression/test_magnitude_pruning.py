@@ -158,3 +158,14 @@ def test_the_report_names_layers_once() -> None:
     names = [layer.layer for layer in report]
     assert len(set(names)) == len(names) and "stem/block_0" in names
     assert not any("mixer" in name or "large_kernel" in name for name in names)
+
+
+def test_what_is_frozen_is_left_alone() -> None:
+    model = make_model()
+    model.get_layer("first").trainable = False
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = [numbers(v) for v in model.get_layer("first").weights]
+    train(model, MagnitudePruning(0.5))
+    for old, now in zip(before, model.get_layer("first").weights, strict=True):
+        np.testing.assert_array_equal(old, numbers(now))
+    assert sparsities(model)["middle"] == 0.5

@@ -10,6 +10,7 @@ from typing import Any, Self
 import keras
 
 from dl_techniques.errors import FusionError, PresetError, VariantError
+from dl_techniques.layers.freezing import set_flags, take_flags
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.models import hub
 from dl_techniques.models.foreign import VISION, find_reader
@@ -135,6 +136,7 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
         """The inverse of `get_config`."""
         config = dict(config)
+        trainable, parts = take_flags(config)
         quantization = config.pop("quantization", None)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
@@ -142,6 +144,8 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         if quantization is not None:
             # Compression stands a floor above and knows the networks; only a call leads there.
             importlib.import_module(_QUANTIZED).restore(network, quantization)
+        if parts or not trainable:
+            set_flags(network, trainable, parts)
         return network
 
     def save_to_preset(self, folder: str | Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import keras
 
 from dl_techniques.errors import VariantError
+from dl_techniques.layers.freezing import flags_config
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.large_kernel_conv import PatchEmbedding
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
@@ -233,6 +234,7 @@ class FastVLM(SwitchableModel):
             "classifier_activation": self.classifier_activation,
             "reparameterized": self.form_config(),
             **self.quantization_config(),
+            **flags_config(self),
             "preprocessing": self.preprocessing.get_config(),
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import keras
 
 from dl_techniques.errors import VariantError
+from dl_techniques.layers.freezing import LayerOfParts, flags_config
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable
@@ -22,7 +23,7 @@ _FREE = ("include_top", "input_shape", "classifier_activation", "reparameterized
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class MobileOneStage(Reparameterizable, keras.layers.Layer):
+class MobileOneStage(Reparameterizable, LayerOfParts):
     """Pairs of a depthwise 3x3 and a pointwise block: float[B,H,W,C] -> float[B,H',W',filters].
 
     The first pair halves the sides. All blocks end in ReLU.
@@ -256,6 +257,7 @@ class MobileOne(SwitchableModel):
             "classifier_activation": self.classifier_activation,
             "reparameterized": self.form_config(),
             **self.quantization_config(),
+            **flags_config(self),
             "preprocessing": self.preprocessing.get_config(),
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),

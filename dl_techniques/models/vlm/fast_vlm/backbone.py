@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.vlm.fast_vlm.decoders import adapt
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin
@@ -45,7 +46,8 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
             `TokenSelector`. Defaults to all.
         trained_selection: Whether the choice of rows has a weight that training moves.
         dtype: Policy of the projector and of this model; the two parts keep their own.
-        **kwargs: `name`, `trainable` of `keras.Model`.
+        **kwargs: `name`, `trainable` of `keras.Model`; a model that is not trainable freezes its
+            parts.
 
     Example:
         >>> import keras, keras_hub
@@ -71,6 +73,9 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         trained_selection: bool = False,
         **kwargs: Any,
     ) -> None:
+        # Keras' own reading of it leaves the parts as they are, or not, as the backend has it.
+        trainable = kwargs.pop("trainable", True)
+
         # === Layers ===
         decoder = adapt(text_backbone)
         self.vision_encoder = vision_encoder
@@ -103,6 +108,13 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         self.decoder = decoder
         self.hidden_dim = decoder.hidden_dim
         self.image_size = (size[0], size[1])
+        if not trainable:
+            set_flags(self, False, {})
+
+    @property
+    def parts_with_flags(self) -> list[keras.layers.Layer]:
+        """What it consists of; its graph holds the decoder's layers instead of the decoder."""
+        return [self.image_embedding, self.image_splice, self.text_backbone]
 
     @property
     def num_image_tokens(self) -> int | None:
@@ -144,6 +156,7 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
             "projector_dim": self.projector_dim,
             "image_tokens": selector.num_tokens,
             "trained_selection": selector.trained,
+            **flags_config(self),
         }
 
     @classmethod
@@ -155,6 +168,7 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         quantized layers keep theirs.
         """
         config = dict(config)
+        trainable, parts = take_flags(config)
         dtype = config.get("dtype")
         saved = dtype is None or isinstance(dtype, dict)
         override = None if saved else keras.dtype_policies.get(dtype)
@@ -166,6 +180,11 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
                 serialized = _with_dtype(serialized, keras.dtype_policies.serialize(override))
             config[part] = keras.saving.deserialize_keras_object(serialized)
         backbone: FastVLMBackbone = super().from_config(config)
+        if parts or not trainable:
+            set_flags(backbone, trainable, parts)
+        elif not backbone.text_backbone.trainable:
+            # KerasHub's decoders give this flag to themselves and not to their layers.
+            set_flags(backbone.text_backbone, False, {})
         return backbone
 
 

@@ -11,6 +11,7 @@ import keras
 import keras_hub
 
 from dl_techniques.allocator import older_objects_kept
+from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.traced_once import TracedOnce
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
@@ -196,7 +197,24 @@ class FastVLMCausalLM(
             **super().get_config(),
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
+            # A trainable model's parts say themselves what is frozen.
+            **({} if self.trainable else flags_config(self)),
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FastVLMCausalLM:
+        """The inverse of `get_config`."""
+        config = dict(config)
+        trainable, parts = take_flags(config)
+        model: FastVLMCausalLM = super().from_config(config)
+        if not trainable:
+            set_flags(model, trainable, parts)
+        return model
+
+    @property
+    def parts_with_flags(self) -> list[keras.layers.Layer]:
+        """What it consists of; the layer that gives logits is one of the decoder's."""
+        return [self.backbone]
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Arguments of `compile`; a sampler that is not KerasHub's own is left out."""

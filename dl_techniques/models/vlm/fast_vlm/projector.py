@@ -16,6 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.int8_projection import feed_forward
 from dl_techniques.layers.token_selector import TokenSelector
 
@@ -24,7 +25,7 @@ Shape = tuple[int | None, ...]
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class Projector(keras.layers.Layer):
+class Projector(LayerOfParts):
     """Two dense layers with an exact GELU between them: float[..., C] -> float[..., D].
 
     Args:
@@ -69,7 +70,7 @@ class Projector(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class ImageEmbedding(keras.layers.Layer):
+class ImageEmbedding(LayerOfParts):
     """Encodes pictures and projects them to the decoder's width.
 
     A batch without pictures (`N == 0`) skips the encoder: convolutions refuse an empty batch on
