@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from dl_techniques.errors import MissingExtraError
+from dl_techniques.registration import register_with_keras
 from dl_techniques.version import __version__
 
 if TYPE_CHECKING:
@@ -79,3 +80,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The names that exist, imported or not."""
     return sorted({*globals(), *_EXPORTS})
+
+
+register_with_keras()

@@ -89,6 +89,7 @@ def relative_squared_error(target: Any, output: Any) -> Any:
     return ops.mean(ops.square(difference)) / (ops.mean(ops.square(target)) + 1e-6)
 
 
+@keras.saving.register_keras_serializable(package="dl_techniques")
 class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
     """Keras' Distiller, with features of different widths and one pass of the student a step.
 
@@ -102,6 +103,7 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         distillation_loss_weights: one a loss.
         student_loss_weight: of the loss on labels.
         name: str.
+        **kwargs: of a Keras model: dtype, trainable.
     """
 
     def __init__(
@@ -112,13 +114,37 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         distillation_loss_weights: Sequence[float],
         student_loss_weight: float = 0.5,
         name: str = "distiller",
+        **kwargs: Any,
     ) -> None:
         self._view = TeacherView.between(student, teacher)
         super().__init__(
             teacher, student, list(distillation_losses), list(distillation_loss_weights),
-            student_loss_weight, name=name,
+            student_loss_weight, name=name, **kwargs,
         )  # fmt: skip
         self._latest = _Latest()
+
+    def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
+        """As Keras' Distiller.
+
+        Args:
+            optimizer: of the student and the projections.
+            loss: on labels.
+            **kwargs: `metrics`, and what `keras.Model.compile` takes.
+        """
+        super().compile(optimizer, loss, **kwargs)
+        self._label_loss = loss
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Arguments of `compile`; Keras' Distiller leaves the loss out."""
+        config: dict[str, Any] | None = super().get_compile_config()
+        if config is None:
+            return None
+        return {**config, "loss": keras.saving.serialize_keras_object(self._label_loss)}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as a saved distiller was, so that its training can be resumed."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def _validate_input_compatibility(self, teacher: Any, student: Any) -> None:
         if self._view is None or self._view.size is None:
