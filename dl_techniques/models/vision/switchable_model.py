@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -202,6 +203,15 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
             )
         own: Self = preset_files.load(cls, path, overrides)
         return own
+
+
+def paths_below(name: str | None) -> AbstractContextManager[Any]:
+    """Inside, layers are built with the network's name before their variables' paths.
+
+    Keras has one path for every variable of a model: on PyTorch it finds the gradients to set to
+    zero by them (3.15), and of two networks with the same paths it would leave one's alone.
+    """
+    return nullcontext() if name is None else keras.name_scope(name)
 
 
 def _wanted_form(

@@ -18,7 +18,7 @@ from dl_techniques.layers.repmixer_block import ConvolutionalStem
 from dl_techniques.models.vision.fast_vlm.components import Stage
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig, load_variants
 from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
-from dl_techniques.models.vision.switchable_model import SwitchableModel
+from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
 from dl_techniques.models.vision.variant_files import check_overrides
 
 _CONFIG_ONLY = tuple(FIELDS.values())
@@ -146,18 +146,19 @@ class FastVLM(SwitchableModel):
 
         # === Functional Model ===
         image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
-        x = stages[0](stem(image))
-        finer = []
-        for downsample, stage in zip(downsamples, stages[1:], strict=True):
-            finer.append(x)
-            x = stage(downsample(x))
-        if tail is not None:
-            x = tail(x)
-        if multi_scale:
-            join = MultiScaleFeatures(name="multi_scale", dtype=policy)
-            x = join([*finer[-multi_scale:], x])
-        for layer in head:
-            x = layer(x)
+        with paths_below(name):
+            x = stages[0](stem(image))
+            finer = []
+            for downsample, stage in zip(downsamples, stages[1:], strict=True):
+                finer.append(x)
+                x = stage(downsample(x))
+            if tail is not None:
+                x = tail(x)
+            if multi_scale:
+                join = MultiScaleFeatures(name="multi_scale", dtype=policy)
+                x = join([*finer[-multi_scale:], x])
+            for layer in head:
+                x = layer(x)
         super().__init__(inputs=image, outputs=x, name=name)
 
         # === Config ===

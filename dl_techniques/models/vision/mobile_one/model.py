@@ -15,7 +15,7 @@ from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable
 from dl_techniques.models.vision.mobile_one.config import MobileOneConfig, load_variants
 from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
-from dl_techniques.models.vision.switchable_model import SwitchableModel
+from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
 from dl_techniques.models.vision.variant_files import check_overrides
 
 Shape = tuple[int | None, ...]
@@ -182,9 +182,10 @@ class MobileOne(SwitchableModel):
 
         # === Functional Model ===
         image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
-        x = stem(image)
-        for layer in [*stages, *head]:
-            x = layer(x)
+        with paths_below(name):
+            x = stem(image)
+            for layer in [*stages, *head]:
+                x = layer(x)
         super().__init__(inputs=image, outputs=x, name=name)
 
         # === Config ===
