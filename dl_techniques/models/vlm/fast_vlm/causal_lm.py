@@ -15,6 +15,7 @@ from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.traced_once import TracedOnce
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.cloning import RefusesCloning
 from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
 from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
@@ -32,6 +33,7 @@ class FastVLMCausalLM(
     GenerationMixin,
     TrainingMixin,
     TorchParametersMixin,
+    RefusesCloning,
     TracedOnce,
     keras_hub.models.CausalLM,
 ):
