@@ -71,6 +71,18 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         """Whether it is made for quantization-aware training, which takes the folded form."""
         return self.quantization is not None and self.quantization["kind"] == "fake_quant"
 
+    def reparameterize(self, fold: bool = False) -> None:
+        """Turns the training form into the inference form, see `Reparameterizable`."""
+        before = self.form_state()
+        super().reparameterize(fold)
+        self._note_change(before)
+
+    def _note_change(self, before: dict[str, bool]) -> None:
+        """An optimizer that has begun knows the variables of then, even if the form comes back."""
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and optimizer.built and before != self.form_state():
+            self._compiled_form = {}
+
     def reset_reparameterization(self) -> None:
         """Goes back to the training form, see `Reparameterizable`.
 
@@ -82,7 +94,9 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
                 f"{self.name} is quantized, and its branches are gone: go back to the network that "
                 "it was made from"
             )
+        before = self.form_state()
         super().reset_reparameterization()
+        self._note_change(before)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Keras' `compile`; remembers in which form the network was compiled."""
@@ -104,8 +118,8 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         if self._compiled_form is not None and self._compiled_form != self.form_state():
             raise FusionError(
                 f"{self.name} changed its form after compile(), and the optimizer still holds the "
-                "old variables: call compile() again, or reset_reparameterization() to train the "
-                "branches"
+                "old variables: call compile() again, after reset_reparameterization() if the "
+                "branches are to be trained"
             )
         if not self._learns_rounding and any(
             s.is_fold and s.fused_form for _, s in self.switches()

@@ -264,13 +264,15 @@ class FastVLMCausalLM(
         Args:
             fold: Also fold what published networks leave unfused, exactly as well.
         """
+        before = self._encoder_form()
         self.backbone.vision_encoder.reparameterize(fold=fold)
-        self._forget_compiled()
+        self._forget_compiled(before)
 
     def reset_reparameterization(self) -> None:
         """Brings the vision encoder back to its training form."""
+        before = self._encoder_form()
         self.backbone.vision_encoder.reset_reparameterization()
-        self._forget_compiled()
+        self._forget_compiled(before)
 
     @property
     def reparameterized(self) -> bool:
@@ -294,8 +296,12 @@ class FastVLMCausalLM(
             self.preprocessor.num_image_tokens = self.backbone.num_image_tokens
         self._forget_compiled()
 
-    def _forget_compiled(self) -> None:
-        """Drops every function that was compiled from the model as it was."""
+    def _forget_compiled(self, form: dict[str, bool] | None = None) -> None:
+        """Drops every function that was compiled from the model as it was, in another form."""
+        optimizer = getattr(self, "optimizer", None)
+        begun = optimizer is not None and optimizer.built
+        if begun and form is not None and form != self._encoder_form():
+            self._compiled_form = {}  # of the optimizer's variables some are gone
         sync_variables(self)
         object.__setattr__(self, "_phases", None)
         for model in (self, self.backbone):
