@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -14,12 +14,19 @@ from dl_techniques.layers.large_kernel_conv import PatchEmbedding
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.multi_scale import MultiScaleFeatures
 from dl_techniques.layers.repmixer_block import ConvolutionalStem
+from dl_techniques.models.vision.arguments import check_input_shape, refuse_float16
 from dl_techniques.models.vision.fast_vlm.components import Stage
-from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig, load_variants
+from dl_techniques.models.vision.fast_vlm.config import (
+    FastVLMConfig,
+    load_variants,
+    without_unused,
+)
 from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 from dl_techniques.models.vision.variant_files import check_overrides
 
+FLOAT32_RANGE = "fastvithd"
+"""The variant whose activations leave float16's range; bfloat16 has float32's."""
 _CONFIG_ONLY = tuple(FIELDS.values())
 _FREE = ("include_top", "input_shape", "classifier_activation", "reparameterized", "dtype")
 
@@ -65,8 +72,12 @@ class FastVLM(SwitchableModel):
         name: str.
         dtype: dtype policy of every layer.
 
+    Attributes:
+        embed_dims, depths, ...: every argument by its name; sequences as tuples, `input_shape`
+            with the batch in front (`image_shape` without), `reparameterized` as the form is now.
+
     Raises:
-        VariantError: numbers that do not agree with each other.
+        VariantError: numbers that mean nothing or do not agree with each other.
 
     Example:
         >>> import numpy as np
@@ -80,6 +91,25 @@ class FastVLM(SwitchableModel):
     """
 
     MODEL_VARIANTS: ClassVar[Mapping[str, FastVLMConfig]] = load_variants()
+    num_classes: int
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...] | None
+    mlp_ratio: float | tuple[float, ...]
+    dropout_rate: float
+    drop_path_rate: float
+    use_se: bool
+    mixers: tuple[str, ...] | None
+    positional_stages: tuple[int, ...] | None
+    se_stages: tuple[int, ...] | None
+    downsample_activation: bool
+    stem_scale_branch: bool
+    attention_norm: str
+    attention_kind: str
+    attention_extent: int | None
+    layer_scale_init: float
+    tail_expansion: int
+    multi_scale: int
 
     def __init__(
         self,
@@ -166,7 +196,8 @@ class FastVLM(SwitchableModel):
             else Preprocessing.from_config(preprocessing)
         )
         self.config = dataclasses.replace(config, **self.preprocessing.variant_fields())
-        self.include_top, self.num_classes = include_top, num_classes
+        self.show_arguments(config, FIELDS.values())
+        self.include_top = include_top
         self.classifier_activation = classifier_activation
         self.image_shape = tuple(input_shape)
         self.dtype_policy = policy
@@ -183,7 +214,8 @@ class FastVLM(SwitchableModel):
             **overrides: constructor arguments that replace the variant's.
 
         Raises:
-            VariantError: unknown name (the nearest is given) or argument.
+            VariantError: unknown name (the nearest is given) or argument, or float16 for the
+                tower that overflows it (`fastvithd`).
 
         Example:
             >>> FastVLM.from_variant("nano", include_top=False).feature_dim
@@ -191,7 +223,14 @@ class FastVLM(SwitchableModel):
         """
         arguments = variant_arguments(name)
         check_overrides(cls, overrides, {*arguments, *_FREE})
+        if name == FLOAT32_RANGE:
+            refuse_float16(overrides.get("dtype"))
         return cls(**{**arguments, **overrides})
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """The inverse of `get_config`."""
+        return super().from_config(without_unused(config), custom_objects)
 
     @property
     def feature_dim(self) -> int:
@@ -254,11 +293,7 @@ def _check_ends(
     config: FastVLMConfig, include_top: bool, input_shape: Sequence[int | None]
 ) -> None:
     """Refuses pictures without channels and heads that do not fit."""
-    if config.num_classes < 0 or len(input_shape) != 3 or input_shape[-1] is None:
-        raise VariantError(
-            f"num_classes must be 0 or more and input_shape (H, W, channels); "
-            f"got {config.num_classes} and {tuple(input_shape)}"
-        )
+    check_input_shape(input_shape)
     if include_top and config.multi_scale:
         raise VariantError(
             f"multi_scale={config.multi_scale} is for a feature map, and a classifier reads the "
@@ -320,7 +355,8 @@ def _tail(config: FastVLMConfig, policy: Any) -> MobileOneBlock | None:
 
 def _head(config: FastVLMConfig, activation: str | None, policy: Any) -> list[Any]:
     """Global average pooling, dropout, classifier."""
-    layers: list[Any] = [keras.layers.GlobalAveragePooling2D(name="pool", dtype=policy)]
+    pool = keras.layers.GlobalAveragePooling2D("channels_last", name="pool", dtype=policy)
+    layers: list[Any] = [pool]
     if config.num_classes:
         layers.append(keras.layers.Dropout(config.dropout_rate, name="head_dropout", dtype=policy))
         layers.append(

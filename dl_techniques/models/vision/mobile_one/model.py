@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import keras
 
-from dl_techniques.errors import VariantError
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable
+from dl_techniques.models.vision.arguments import check_input_shape
 from dl_techniques.models.vision.mobile_one.config import MobileOneConfig, load_variants
 from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
 from dl_techniques.models.vision.switchable_model import SwitchableModel
@@ -126,8 +126,12 @@ class MobileOne(SwitchableModel):
         name: str.
         dtype: dtype policy of every layer.
 
+    Attributes:
+        embed_dims, depths, ...: every argument by its name; sequences as tuples, `input_shape`
+            with the batch in front (`image_shape` without), `reparameterized` as the form is now.
+
     Raises:
-        VariantError: numbers that do not agree with each other.
+        VariantError: numbers that mean nothing or do not agree with each other.
 
     Example:
         >>> import numpy as np
@@ -142,6 +146,12 @@ class MobileOne(SwitchableModel):
     """
 
     MODEL_VARIANTS: ClassVar[Mapping[str, MobileOneConfig]] = load_variants()
+    num_classes: int
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    stem_dim: int
+    num_conv_branches: int
+    se_depths: tuple[int, ...] | None
 
     def __init__(
         self,
@@ -167,11 +177,7 @@ class MobileOne(SwitchableModel):
             se_depths=None if se_depths is None else tuple(se_depths),
             num_classes=num_classes,
         )
-        if num_classes < 0 or len(input_shape) != 3 or input_shape[-1] is None:
-            raise VariantError(
-                f"num_classes must be 0 or more and input_shape (H, W, channels); "
-                f"got {num_classes} and {tuple(input_shape)}"
-            )
+        check_input_shape(input_shape)
 
         # === Layers ===
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
@@ -193,7 +199,8 @@ class MobileOne(SwitchableModel):
             else Preprocessing.from_config(preprocessing)
         )
         self.config = dataclasses.replace(config, **self.preprocessing.variant_fields())
-        self.include_top, self.num_classes = include_top, num_classes
+        self.show_arguments(config, FIELDS.values())
+        self.include_top = include_top
         self.classifier_activation = classifier_activation
         self.image_shape = tuple(input_shape)
         self.dtype_policy = policy
@@ -295,7 +302,8 @@ def _stage(config: MobileOneConfig, index: int, policy: Any) -> MobileOneStage:
 
 def _head(classes: int, activation: str | None, policy: Any) -> list[Any]:
     """Global average pooling, classifier."""
-    layers: list[Any] = [keras.layers.GlobalAveragePooling2D(name="pool", dtype=policy)]
+    pool = keras.layers.GlobalAveragePooling2D("channels_last", name="pool", dtype=policy)
+    layers: list[Any] = [pool]
     if classes:
         layers.append(
             keras.layers.Dense(
