@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,6 +50,17 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
             switch.declare_form(_wanted_form(forms, path, switch.is_fold))
         sync_variables(self)
         self.hold_parts()
+
+    def show_arguments(self, config: Any, hidden: Collection[str]) -> None:
+        """Gives the network an attribute for every field of its config, as Keras' layers have.
+
+        Args:
+            config: dataclass.
+            hidden: fields that are no arguments of the constructor.
+        """
+        for field in dataclasses.fields(config):
+            if field.name not in hidden:
+                setattr(self, field.name, getattr(config, field.name))
 
     def form_config(self) -> bool | str | dict[str, bool | str]:
         """The current form in the shortest words that `start_in` understands."""
