@@ -10,12 +10,14 @@ from typing import Any, Self
 
 import keras
 
+from dl_techniques.allocator import older_objects_kept
 from dl_techniques.errors import FusionError, PresetError, VariantError
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.models import hub
 from dl_techniques.models.foreign import VISION, find_reader
 from dl_techniques.models.torch_recording import recorded_predictions
 from dl_techniques.models.traced_once import TracedOnce
+from dl_techniques.models.vision import keras_quantization
 from dl_techniques.models.vision.fast_vlm import preset_files
 
 _QUANTIZED = "dl_techniques.compression.quantized_networks"
@@ -74,7 +76,35 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
 
     def quantization_config(self) -> dict[str, Any]:
         """What a quantized network adds to its config; nothing for a float one."""
-        return {} if self.quantization is None else {"quantization": self.quantization}
+        own = {} if self.quantization is None else {"quantization": self.quantization}
+        return {**own, **keras_quantization.noted(self)}
+
+    def quantize(
+        self, mode: Any = None, config: Any = None, filters: Any = None, **kwargs: Any
+    ) -> None:
+        """Quantizes the dense layers as Keras does; files and presets keep them so.
+
+        Convolutions stay in floating point: `compression.quantize_weights` takes them as well. A
+        network that shall be folded is folded before.
+
+        Args:
+            mode: `"int8"`, `"int4"` or `"float8"`.
+            config: `keras.quantizers.QuantizationConfig` instead of `mode`.
+            filters: Further choice of layers, as in `keras.Model.quantize`.
+            **kwargs: Of `keras.Model.quantize`.
+
+        Raises:
+            CompressionError: another mode.
+        """
+        keras_quantization.check_mode(mode, config, self.name)
+        wanted = keras_quantization.layer_filter(filters)
+
+        def chosen(layer: keras.layers.Layer) -> bool:
+            return keras_quantization.able(layer) and wanted(layer)
+
+        with older_objects_kept():  # Keras collects garbage after every kernel
+            super().quantize(mode, config=config, filters=chosen, **kwargs)
+        sync_variables(self)
 
     @property
     def _learns_rounding(self) -> bool:
@@ -148,12 +178,15 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         """The inverse of `get_config`."""
         config = dict(config)
         quantization = config.pop("quantization", None)
+        by_keras = config.pop(keras_quantization.CONFIG_KEY, None)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         network = cls(**config)
         if quantization is not None:
             # Compression stands a floor above and knows the networks; only a call leads there.
             importlib.import_module(_QUANTIZED).restore(network, quantization)
+        if by_keras is not None:
+            keras_quantization.restore(network, by_keras)
         return network
 
     def save_to_preset(self, folder: str | Path) -> None:
