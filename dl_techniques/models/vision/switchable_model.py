@@ -218,8 +218,9 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         as safetensors or torch pickle. The network comes in the form that the file has.
 
         Args:
-            source: a folder that `save_to_preset` wrote, a `.keras` file, a weight file or a folder
-                with one, or `hf://organisation/name`.
+            source: a folder that `save_to_preset` wrote (of a FastVLMCausalLM too: its encoder), a
+                `.keras` file, a weight file or a folder with one, `hf://organisation/name`, or
+                "demo": the trained encoder of the shipped model, without a classifier.
             variant: which network a weight file holds; checked against its keys. Defaults to what
                 the keys say.
             **overrides: constructor arguments that replace the saved ones, e.g. `dtype` or
@@ -230,7 +231,8 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
             CheckpointError: a weight file whose tensors make no such network.
             VariantError: an unknown `variant`.
         """
-        path = hub.fetch(str(source)) if hub.is_hub_handle(source) else Path(source)
+        is_handle = hub.is_hub_handle(source)
+        path = hub.fetch(str(source)) if is_handle else preset_files.find(source)
         if not preset_files.is_own(path):
             reader = find_reader(VISION, cls, path, variant)
             if reader is not None:
