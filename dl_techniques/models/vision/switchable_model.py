@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,8 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
     """
 
     quantization: dict[str, Any] | None = None
+    include_preprocessing: bool = False
+    rescaling: Sequence[Any] = ()
     predict_function: Any  # of keras.Model
 
     def start_in(self, forms: bool | str | Mapping[str, bool | str]) -> None:
@@ -63,6 +65,18 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         for field in dataclasses.fields(config):
             if field.name not in hidden:
                 setattr(self, field.name, getattr(config, field.name))
+
+    def rescaled(self, images: Any) -> Any:
+        """Pictures as the first convolution takes them, in the type that the network computes in.
+
+        Args:
+            images: float[B, H, W, 3] as the network is called with.
+        """
+        if self.rescaling:
+            images = keras.ops.convert_to_tensor(images, "float32")
+        for layer in self.rescaling:
+            images = layer(images)
+        return keras.ops.convert_to_tensor(images, self.compute_dtype)
 
     def form_config(self) -> bool | str | dict[str, bool | str]:
         """The current form in the shortest words that `start_in` understands."""

@@ -21,14 +21,25 @@ from dl_techniques.models.vision.fast_vlm.config import (
     load_variants,
     without_unused,
 )
-from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
+from dl_techniques.models.vision.preprocessing import (
+    FIELDS,
+    Preprocessing,
+    rescaling_layers,
+)
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 from dl_techniques.models.vision.variant_files import check_overrides
 
 FLOAT32_RANGE = "fastvithd"
 """The variant whose activations leave float16's range; bfloat16 has float32's."""
 _CONFIG_ONLY = tuple(FIELDS.values())
-_FREE = ("include_top", "input_shape", "classifier_activation", "reparameterized", "dtype")
+_FREE = (
+    "include_top",
+    "include_preprocessing",
+    "input_shape",
+    "classifier_activation",
+    "reparameterized",
+    "dtype",
+)
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -37,7 +48,8 @@ class FastVLM(SwitchableModel):
 
     float[B, H, W, 3] in -> float[B, num_classes] logits out, or with `include_top=False` the last
     feature map, float[B, ceil(H / s), ceil(W / s), C] with `s = total_stride`. Pixels are expected
-    as the variant's `mean` and `std` say (for nano to huge simply in [0, 1]).
+    as the variant's `mean` and `std` say (for nano to huge simply in [0, 1]), or 0..255 with
+    `include_preprocessing=True`.
 
     Args:
         num_classes: int. 0 gives the pooled features, float[B, C]. Defaults to 1000.
@@ -69,6 +81,10 @@ class FastVLM(SwitchableModel):
         reparameterized: which switches start in inference form; written by `get_config`.
         preprocessing: `Preprocessing` or its fields. Defaults to what the variant of these numbers
             says, or to pixels in [0, 1].
+        include_preprocessing: bool. The network takes pixels 0..255, as
+            `keras.utils.image_dataset_from_directory` gives them, and scales them itself by what
+            `preprocessing` says; kept in files. Defaults to `False`: pixels are divided by 255
+            (and normalised, where `preprocessing` has a mean) before.
         name: str.
         dtype: dtype policy of every layer.
 
@@ -139,6 +155,7 @@ class FastVLM(SwitchableModel):
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         name: str = "fast_vlm",
         dtype: Any = None,
+        include_preprocessing: bool = False,
     ) -> None:
         config = FastVLMConfig(
             embed_dims=tuple(embed_dims),
@@ -173,9 +190,19 @@ class FastVLM(SwitchableModel):
         tail = _tail(config, policy)
         head = _head(config, classifier_activation, policy) if include_top else []
 
+        ready = (
+            _default_preprocessing(config)
+            if preprocessing is None
+            else Preprocessing.from_config(preprocessing)
+        )
+        rescaling = rescaling_layers(ready) if include_preprocessing else []
+
         # === Functional Model ===
         image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
-        x = stages[0](stem(image))
+        x = image
+        for layer in rescaling:
+            x = layer(x)
+        x = stages[0](stem(x))
         finer = []
         for downsample, stage in zip(downsamples, stages[1:], strict=True):
             finer.append(x)
@@ -190,11 +217,8 @@ class FastVLM(SwitchableModel):
         super().__init__(inputs=image, outputs=x, name=name)
 
         # === Config ===
-        self.preprocessing = (
-            _default_preprocessing(config)
-            if preprocessing is None
-            else Preprocessing.from_config(preprocessing)
-        )
+        self.preprocessing = ready
+        self.include_preprocessing, self.rescaling = include_preprocessing, rescaling
         self.config = dataclasses.replace(config, **self.preprocessing.variant_fields())
         self.show_arguments(config, FIELDS.values())
         self.include_top = include_top
@@ -208,6 +232,10 @@ class FastVLM(SwitchableModel):
     @classmethod
     def from_variant(cls, name: str, /, **overrides: Any) -> FastVLM:
         """A network by name, randomly initialised.
+
+        The network takes float[B, H, W, 3] with **pixels in [0, 1]**, normalised by the variant's
+        `mean` and `std` where it has some (see `preprocessing`). Pixels 0..255, which
+        `keras.utils.image_dataset_from_directory` gives, are for `include_preprocessing=True`.
 
         Args:
             name: one of `MODEL_VARIANTS`.
@@ -252,8 +280,7 @@ class FastVLM(SwitchableModel):
         Returns:
             One map more than there are stages. They equal the tensors inside the forward pass.
         """
-        images = keras.ops.convert_to_tensor(images, self.compute_dtype)
-        features = [self.stem(images, training=training)]
+        features = [self.stem(self.rescaled(images), training=training)]
         features.append(self.stages[0](features[0], training=training))
         for downsample, stage in zip(self.downsample_layers, self.stages[1:], strict=True):
             x = downsample(features[-1], training=training)
@@ -273,6 +300,7 @@ class FastVLM(SwitchableModel):
             "reparameterized": self.form_config(),
             **self.quantization_config(),
             "preprocessing": self.preprocessing.get_config(),
+            "include_preprocessing": self.include_preprocessing,
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }

@@ -6,6 +6,7 @@ A preset is the network alone: what `compile()` added (loss, optimizer and its s
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import os
 import tempfile
@@ -131,8 +132,9 @@ def _build(cls: type, path: Path, overrides: dict[str, Any]) -> tuple[Any, bool]
     if found != cls.__name__:
         part = "" if document is whole else " as the encoder of a vision-language model"
         raise PresetError(f"{path}: holds a {found}{part}, expected a {cls.__name__}")
+    arguments = inspect.signature(cls).parameters  # a saved config may be older than some
     for key in overrides:
-        if key not in config:
+        if key not in config and key not in arguments:
             near = difflib.get_close_matches(key, config, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {sorted(config)}"
             raise PresetError(f"{path}: {cls.__name__} has no argument {key!r}{hint}")

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from dl_techniques.errors import VariantError
 from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.vlm.fast_vlm.decoders import adapt
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin
@@ -47,6 +48,9 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         dtype: Policy of the projector and of this model; the two parts keep their own.
         **kwargs: `name`, `trainable` of `keras.Model`.
 
+    Raises:
+        VariantError: an encoder that scales pixels itself (`include_preprocessing=True`).
+
     Example:
         >>> import keras, keras_hub
         >>> picture = keras.Input((32, 32, 3))
@@ -71,6 +75,13 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         trained_selection: bool = False,
         **kwargs: Any,
     ) -> None:
+        if getattr(vision_encoder, "include_preprocessing", False):
+            raise VariantError(
+                f"{vision_encoder.name} scales pixels 0..255 itself, and a model's image converter "
+                "has done that already: take the encoder with include_preprocessing=False, e.g. "
+                "FastVLM.from_preset(folder, include_preprocessing=False)"
+            )
+
         # === Layers ===
         decoder = adapt(text_backbone)
         self.vision_encoder = vision_encoder
