@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dl_techniques.compression.labelled import HELD_OUT, Labelled, read_labelled
 from dl_techniques.compression.measure import LiteRTClassifier, accuracy
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.errors import CompressionError
+from dl_techniques.models.vision.preprocessing import BYTES, UNIT, pixel_range
 
 SUFFIX = ".tflite"
 
@@ -132,13 +136,37 @@ class Files:
             return path.stat().st_size
 
     def measure(self, path: Path, network: Any, held_out: Labelled | None) -> Measured:
-        """Size, speed and accuracy of a file, whose pixels lie in [0, 1]."""
+        """Size, speed and accuracy of a file, whose pixels lie in the network's own range."""
         runner, found = LiteRTClassifier(path), None
         if held_out is not None:
-            logits = runner.predict(p.astype("float32") / 255.0 for p in held_out.pictures)
+            largest = 1.0 if pixel_range(network) == BYTES else 255.0
+            logits = runner.predict(p.astype("float32") / largest for p in held_out.pictures)
             found = accuracy(logits, held_out.labels)
         parameters = int(network.count_params())
         return Measured(path.stat().st_size, parameters, runner.milliseconds(), found)
+
+
+def chance_notes(model: Any, found: float | None, held_out: Labelled) -> tuple[str, ...]:
+    """Warns where a classifier is no better than guessing: then its pixels or classes are others.
+
+    Args:
+        model: the classifier.
+        found: its accuracy.
+        held_out: the pictures that it was measured on.
+    """
+    number = len(held_out.labels)
+    # A guess of the commonest class, and two standard errors of that.
+    guess = float(np.bincount(held_out.labels).max() / number)
+    limit = guess + 2 * math.sqrt(guess * (1 - guess) / number)
+    if found is None or found > limit:
+        return ()
+    other = UNIT if pixel_range(model) == BYTES else BYTES
+    return (
+        f"before: {100 * found:.2f} % of {number} pictures is no more than guessing may give (the "
+        f"commonest class: {100 * guess:.2f} %). {model.name} was given pixels in "
+        f"{pixel_range(model)}; was it trained on {other} (make it with include_preprocessing="
+        f"{not model.include_preprocessing}), on classes in another order, or not at all?",
+    )
 
 
 def side_of(model: Any, image_size: int | None) -> int:

@@ -31,9 +31,9 @@ def distiller(
 
     The teacher is frozen (`trainable = False`, as Keras' Distiller leaves it) and runs in
     inference mode; fuse it first (`reparameterize()`), it then answers faster. A teacher with other
-    pixel statistics or another fixed picture size gets the student's pictures converted, where both
-    have `preprocessing`. After `fit` the student is an ordinary model; the distiller and its
-    projections can be thrown away.
+    pixel statistics, another range (`include_preprocessing`) or another fixed picture size gets the
+    student's pictures converted, where both have `preprocessing`. After `fit` the student is an
+    ordinary model; the distiller and its projections can be thrown away.
 
     Args:
         student: in training form, with logits as outputs.
@@ -207,9 +207,9 @@ class TeacherView:
     def between(cls, student: keras.Model, teacher: keras.Model) -> TeacherView | None:
         """What has to be converted; `None` where nothing has."""
         scale, shift = [1.0] * 3, [0.0] * 3
-        own, theirs = (getattr(model, "preprocessing", None) for model in (student, teacher))
+        own, theirs = (_colours(model) for model in (student, teacher))
         if own is not None and theirs is not None:
-            colours = list(zip(own.mean, own.std, theirs.mean, theirs.std, strict=True))
+            colours = list(zip(*own, *theirs, strict=True))
             scale = [std / other for _, std, _, other in colours]
             shift = [(mean - other) / std for mean, _, other, std in colours]
         size = _picture_size(teacher)
@@ -227,6 +227,16 @@ class TeacherView:
             )
         scale, shift = (ops.convert_to_tensor(v, dtype) for v in (self.scale, self.shift))
         return pictures * scale + shift
+
+
+def _colours(model: Any) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Mean and deviation, on the scale [0, 1], of what a network is called with."""
+    preprocessing = getattr(model, "preprocessing", None)
+    if preprocessing is None:
+        return None
+    if getattr(model, "include_preprocessing", False):
+        return [0.0] * 3, [1 / 255] * 3
+    return preprocessing.mean, preprocessing.std
 
 
 def _inputs(model: Any) -> Any:

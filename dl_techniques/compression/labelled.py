@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from dl_techniques.data.geometry import center_crop, resize_shortest_edge
 from dl_techniques.data.images import load_image
 from dl_techniques.errors import CompressionError
-from dl_techniques.models.vision.preprocessing import Preprocessing
+from dl_techniques.models.vision.preprocessing import Preprocessing, to_input
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 HELD_OUT = ("test", "val", "validation")
@@ -37,9 +38,11 @@ class Labelled:
     labels: np.ndarray
     classes: tuple[str, ...]
 
-    def inputs(self, preprocessing: Preprocessing) -> np.ndarray:
+    def inputs(
+        self, preprocessing: Preprocessing, include_preprocessing: bool = False
+    ) -> np.ndarray:
         """What the network takes: float32[N, H, W, 3]."""
-        return normalized(self.pictures, preprocessing)
+        return to_input(self.pictures, preprocessing, include_preprocessing)
 
 
 def read_labelled(
@@ -70,6 +73,65 @@ def read_labelled(
         )
     read = [_read(files, preprocessing, limit, on_picture) for files in (train, held_out)]
     return read[0], read[1]
+
+
+def pictures_for(
+    network: Any,
+    folder: str | Path,
+    batch_size: int = 32,
+    *,
+    seed: int = 0,
+    augment: bool = True,
+    limit: int | None = None,
+) -> tuple[Batches, tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
+    """What `fit` needs to train a classifier on a folder of photographs, on any backend.
+
+    Pictures come in the size and in the range of pixels that the network takes.
+
+    Args:
+        network: a FastVLM or MobileOne classifier of as many classes as the folder has.
+        folder: as `read_labelled`.
+        batch_size: pictures a batch. Defaults to 32.
+        seed: of order and augmentation. Defaults to 0.
+        augment: shift and mirror. Defaults to `True`.
+        limit: of each class and split, the first so many.
+
+    Returns:
+        Batches to train on; held-out pictures float32[N, H, W, 3] with labels int32[N]; the
+        classes' names in the order of the outputs.
+
+    Raises:
+        CompressionError: another number of classes, or a folder that cannot be read as classes.
+        ImageError: a picture that cannot be read.
+
+    Example:
+        >>> train, held_out, names = pictures_for(model, "pets")  # doctest: +SKIP
+        >>> model.fit(train, validation_data=held_out, epochs=10)  # doctest: +SKIP
+    """
+    height, width = network.image_shape[:2]
+    if height != width:
+        raise CompressionError(
+            f"{network.name} takes {height} x {width} pixels; the reader makes square pictures"
+        )
+    wanted = network.preprocessing
+    wanted = wanted if height is None else dataclasses.replace(wanted, size=height)
+    train, held_out = read_labelled(Path(folder), wanted, limit)
+    if len(train.classes) != network.num_classes:
+        raise CompressionError(
+            f"{folder} has {len(train.classes)} class folders, {network.name} has "
+            f"{network.num_classes} classes; make it with num_classes={len(train.classes)}"
+        )
+    inside = network.include_preprocessing
+    batches = Batches(
+        train.pictures,
+        train.labels,
+        batch_size,
+        seed,
+        wanted,
+        augment,
+        include_preprocessing=inside,
+    )
+    return batches, (held_out.inputs(wanted, inside), held_out.labels), train.classes
 
 
 def _split(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -131,10 +193,7 @@ def _read(
 
 def normalized(pictures: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """uint8[N, H, W, 3] as the network takes it: float32, mean and deviation applied."""
-    mean = np.asarray(preprocessing.mean, "float32")
-    std = np.asarray(preprocessing.std, "float32")
-    scaled: np.ndarray = (pictures.astype("float32") / 255.0 - mean) / std
-    return scaled
+    return to_input(pictures, preprocessing)
 
 
 class Batches(keras.utils.PyDataset):
@@ -147,6 +206,7 @@ class Batches(keras.utils.PyDataset):
         seed: of the order and of the augmentation.
         preprocessing: mean and deviation. Defaults to pixels in [0, 1].
         augment: shift and mirror. Defaults to `True`.
+        include_preprocessing: of the network: pixels stay 0..255. Defaults to `False`.
 
     Raises:
         CompressionError: fewer pictures than one batch.
@@ -160,6 +220,7 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         preprocessing: Preprocessing | None = None,
         augment: bool = True,
+        include_preprocessing: bool = False,
     ) -> None:
         super().__init__()
         if len(labels) < batch_size:
@@ -169,7 +230,7 @@ class Batches(keras.utils.PyDataset):
             )
         self.pictures, self.labels, self.batch_size = pictures, labels, batch_size
         self.preprocessing = Preprocessing() if preprocessing is None else preprocessing
-        self.augment = augment
+        self.augment, self.include_preprocessing = augment, include_preprocessing
         self.rng = np.random.default_rng(seed)
         self.on_epoch_end()
 
@@ -187,7 +248,8 @@ class Batches(keras.utils.PyDataset):
         chosen = self.pictures[rows]
         if self.augment:
             chosen = self._shifted_and_mirrored(chosen)
-        return normalized(chosen, self.preprocessing), self.labels[rows]
+        inputs = to_input(chosen, self.preprocessing, self.include_preprocessing)
+        return inputs, self.labels[rows]
 
     def _shifted_and_mirrored(self, batch: np.ndarray) -> np.ndarray:
         height, width = batch.shape[1:3]

@@ -17,6 +17,7 @@ from dl_techniques.compression.classifier_files import (
     SUFFIX,
     Files,
     Measured,
+    chance_notes,
     check_classifier,
 )
 from dl_techniques.compression.recipe import Recipe
@@ -74,7 +75,8 @@ def optimize(
     Args:
         source: a FastVLM or MobileOne classifier, a FastVLMCausalLM, or a preset or file of one. It
             does not change. Of a vision-language model the parts are quantized and exported; its
-            steps of training are not supported.
+            steps of training are not supported. Pictures are given as the network takes them:
+            pixels in [0, 1], or 0..255 where it has `include_preprocessing`.
         output: the `.tflite` file to write; for a vision-language model a folder, or with the
             format "litertlm" a file. What training made is kept beside it, as NAME.keras.
         recipe: what to do.
@@ -124,10 +126,14 @@ def _optimize_classifier(
     train, held_out = files.read(limit, say)
     say("measuring the model as it is")
     before = files.measure_float(model, held_out)
+    warnings = () if held_out is None else chance_notes(model, before.accuracy, held_out)
+    for warning in warnings:
+        say(f"warning: {warning}")
     network: Any = model
     steps: list[StepReport] = []
     if train is not None and held_out is not None and recipe.trains:
-        lesson = Lesson(train, held_out, model.preprocessing, recipe.training)
+        inside = model.include_preprocessing
+        lesson = Lesson(train, held_out, model.preprocessing, recipe.training, inside)
         network, steps = run_steps(model, recipe, lesson, say)
         network.save(output.with_suffix(".keras"))
     say(f"writing and checking {output}")
@@ -135,5 +141,5 @@ def _optimize_classifier(
     after = files.measure(output, network, held_out)
     count = 0 if held_out is None else len(held_out.labels)
     return OptimizeReport(
-        name, str(output), asdict(recipe), count, before, after, tuple(steps), notes
+        name, str(output), asdict(recipe), count, before, after, tuple(steps), (*warnings, *notes)
     )

@@ -26,6 +26,7 @@ from dl_techniques.compression.quantized_layers import (
     convert,
     named_layers,
     note,
+    refuse_quantized,
 )
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
@@ -78,8 +79,7 @@ def quantization_aware(
     """
     if not 2 <= bits <= 8:
         raise CompressionError(f"bits must be from 2 to 8, got {bits}")
-    if getattr(model, "quantization", None) is not None:
-        raise CompressionError(f"{model.name} is quantized already; start from the float network")
+    refuse_quantized(model)
     scheme = {"bits": bits, "momentum": momentum, "inputs": activations, "outputs": activations}
     copy = _folded_copy(model)
     paths = choose_layers(copy, FAKE_QUANT_CLASSES, skip)

@@ -37,6 +37,7 @@ from dl_techniques.errors import CompressionError, ExportError
 from dl_techniques.export.gates import refuse_failed
 from dl_techniques.export.litert_operators import refuse_foreign_operators, stored_types
 from dl_techniques.export.networks import resolve_part
+from dl_techniques.export.perform import PIXELS
 from dl_techniques.export.pictures import COMPARED
 from dl_techniques.export.report import Check, ExportReport, compare_arrays
 from dl_techniques.export.staging import check_target, staged
@@ -64,7 +65,7 @@ def export_quantized(
     """Writes a quantization-aware network as a LiteRT file of int8 kernels, and compares the two.
 
     Needs the TensorFlow backend; a network that was trained on another is loaded there first. The
-    file takes `image`, float32[1, H, W, 3], RGB in [0, 1], as all exported vision networks do.
+    file takes `image`, float32[1, H, W, 3], RGB in [0, 1], or 0..255 as the network does.
 
     Args:
         model: a FastVLM or MobileOne from `quantization_aware`, calibrated or trained.
@@ -105,7 +106,10 @@ def export_quantized(
         refuse_failed(checks, target.name)
         size = file.stat().st_size
         stored = ", ".join(f"{n} bytes of {name}" for name, n in stored_types(file).items())
-    return _report(target, part, size, checks, (f"{kernels} int8 kernels", f"constants: {stored}"))
+    height, width = subject.size
+    words = PIXELS.format(batch=1, height=height, width=width, pixels=subject.pixels)
+    notes = (words, f"{kernels} int8 kernels", f"constants: {stored}")
+    return _report(target, part, size, checks, notes)
 
 
 def _report(

@@ -34,6 +34,17 @@ def _below(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
         yield from _below(child, place, seen)
 
 
+def refuse_quantized(network: Any) -> None:
+    """Refuses a network with layers that this package or Keras has quantized.
+
+    Raises:
+        CompressionError: their kernels are integers, which cannot be worked on as numbers.
+    """
+    by_keras = (getattr(layer, "quantization_mode", None) for _, layer in named_layers(network))
+    if getattr(network, "quantization", None) is not None or any(by_keras):
+        raise CompressionError(f"{network.name} is quantized already; start from the float network")
+
+
 class QuantizedLayer:
     """Mixin of all quantized layers: where the kernel is, and which of its axes share a scale.
 

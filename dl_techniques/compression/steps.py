@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from dl_techniques.compression.channel_importance import copy_of
 from dl_techniques.compression.distillation import distiller
@@ -54,12 +55,14 @@ class Lesson:
         held_out: pictures to measure on.
         preprocessing: of the network.
         training: batch size, rate, seed.
+        include_preprocessing: whether the network scales pixels 0..255 itself.
     """
 
     train: Labelled
     held_out: Labelled
     preprocessing: Preprocessing
     training: Training
+    include_preprocessing: bool = False
 
     def batches(self) -> Batches:
         """The training pictures, freshly shuffled."""
@@ -70,7 +73,12 @@ class Lesson:
             self.training.seed,
             self.preprocessing,
             self.training.augment,
+            self.include_preprocessing,
         )
+
+    def inputs(self, pictures: Labelled) -> np.ndarray:
+        """Pictures as the network takes them: float32[N, H, W, 3]."""
+        return pictures.inputs(self.preprocessing, self.include_preprocessing)
 
     def fit(self, model: Any, epochs: int, student: Any = None, rate: float = 1.0) -> None:
         """Compiles and trains.
@@ -98,9 +106,8 @@ class Lesson:
 
     def accuracy_of(self, model: Any) -> float:
         """Of Keras, on the held-out pictures."""
-        return accuracy(
-            model.predict(self.held_out.inputs(self.preprocessing), verbose=0), self.held_out.labels
-        )
+        logits = model.predict(self.inputs(self.held_out), verbose=0)
+        return accuracy(logits, self.held_out.labels)
 
 
 def optimizer(steps: int, learning_rate: float) -> keras.optimizers.Optimizer:
@@ -210,6 +217,7 @@ def _fresh(variant: str, source: Any) -> FastVLM:
         num_classes=source.num_classes,
         input_shape=source.image_shape,
         preprocessing=source.preprocessing,
+        include_preprocessing=source.include_preprocessing,
         layer_scale_init=0.1,
     )
 
@@ -218,7 +226,7 @@ def _quantization_aware(network: Any, source: Any, step: QuantizationAware, less
     learner = quantization_aware(network, skip=step.skip)
     rows = lesson.batches().order[:CALIBRATED]
     some = Labelled(lesson.train.pictures[rows], lesson.train.labels[rows], lesson.train.classes)
-    calibrate(learner, some.inputs(lesson.preprocessing))
+    calibrate(learner, lesson.inputs(some))
     lesson.fit(learner, step.epochs, rate=AWARE_RATE)
     return learner
 

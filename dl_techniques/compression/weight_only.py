@@ -19,7 +19,7 @@ from dl_techniques.compression.quantized_layers import (
     attach_classes,
     choose_layers,
     convert,
-    named_layers,
+    refuse_quantized,
 )
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
@@ -168,10 +168,7 @@ def float_network_of(model: Any) -> Any:
     """
     backbone = getattr(model, "backbone", model)
     network = getattr(backbone, "vision_encoder", model)
-    noted = getattr(network, "quantization", None) is not None
-    by_keras = (getattr(layer, "quantization_mode", None) for _, layer in named_layers(network))
-    if noted or any(by_keras):
-        raise CompressionError(f"{network.name} is quantized already; start from the float one")
+    refuse_quantized(network)
     if isinstance(network, SwitchableModel):
         network.reparameterize(fold=True)
         forget_compiled(model)

@@ -1,7 +1,8 @@
-"""The network that is written: the right part, at its size, fused and folded, pixels in [0, 1].
+"""The network that is written: the right part, at its size, fused and folded.
 
-Every exported vision network takes `image`, float32[B, H, W, 3], RGB in [0, 1]. The colours'
-mean and standard deviation are part of the network, so that a host only divides bytes by 255.
+Every exported vision network takes `image`, float32[B, H, W, 3], RGB in [0, 1]; one that was made
+with `include_preprocessing=True` takes 0..255, as in Keras. The colours' mean and standard
+deviation are part of the network, so that a host at most divides bytes by 255.
 """
 
 from __future__ import annotations

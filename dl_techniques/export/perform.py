@@ -20,8 +20,8 @@ from dl_techniques.export.subject import Outputs, Subject, make_subject, outputs
 from dl_techniques.export.writers.job import Job, Runner, writer_of
 
 PIXELS = (
-    "input `image`: float32[{batch}, {height}, {width}, 3], RGB in [0, 1]; the network's mean and "
-    "standard deviation are inside"
+    "input `image`: float32[{batch}, {height}, {width}, 3], RGB in {pixels}; the network's mean "
+    "and standard deviation are inside"
 )
 DRAWN = "compared on four drawn pictures; give pictures of your own for figures that mean more"
 
@@ -48,7 +48,8 @@ def perform(model: Any, request: ExportRequest, path: Path) -> ExportReport:
     if request.precision == "int8_static":
         calibration = subject.inputs(request.calibration, CALIBRATED)
     choice = {name: request.options[name] for name in WEIGHT_OPTIONS if name in request.options}
-    job = Job(str(request.precision), calibration, tuple(subject.deployed.output), **choice)
+    outputs, pixels = tuple(subject.deployed.output), subject.pixels
+    job = Job(str(request.precision), calibration, outputs, **choice, pixels=pixels)
     writer = writer_of(request.format)
     notes = list(writer.write(subject.deployed, path, job))
     run = writer.open_file(path, job)
@@ -105,7 +106,7 @@ def _input_notes(subject: Subject, request: ExportRequest, compared: bool) -> li
         return []
     height, width = subject.size
     batch = "B" if request.dynamic_batch else 1
-    notes = [PIXELS.format(batch=batch, height=height, width=width)]
+    notes = [PIXELS.format(batch=batch, height=height, width=width, pixels=subject.pixels)]
     return [*notes, DRAWN] if compared and request.pictures is None else notes
 
 

@@ -42,12 +42,13 @@ class Reparameterizable:
                 convolutions, layer scales. Exact as well. Defaults to `False`.
 
         Raises:
-            FusionError: called inside a traced or stateless function, or `fold` with adapters of
-                LoRA inside.
+            FusionError: called inside a traced or stateless function, `fold` with adapters of LoRA
+                inside, or Keras has quantized a layer that folding would change.
         """
         _refuse_inside_trace(self.name)
         if fold:
             _refuse_adapters(self)
+            _refuse_quantized(self, True)
         for _, switch in self.switches():
             if fold or not switch.is_fold:
                 switch.set_form(True)
@@ -60,9 +61,11 @@ class Reparameterizable:
         or loaded fused, gets branches that compute the same function at inference.
 
         Raises:
-            FusionError: called inside a traced or stateless function.
+            FusionError: called inside a traced or stateless function, or the network is folded and
+                Keras has quantized a layer that holds what was folded.
         """
         _refuse_inside_trace(self.name)
+        _refuse_quantized(self, False)
         for _, switch in self.switches():
             switch.set_form(False)
         sync_variables(self)
@@ -292,14 +295,28 @@ def sync_variables(layer: Any) -> None:
             inner._track_variables()
 
 
-def _walk(layer: Any, path: str) -> Iterator[tuple[str, SwitchableLayer]]:
-    if isinstance(layer, SwitchableLayer):
-        yield path, layer
+def named_parts(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """A layer and all below it, parents first, with their paths: names joined by "/".
+
+    What a part holds is looked up after the part was given out, so it may be changed meanwhile.
+    """
+    yield path, layer
     seen: set[int] = set()
     for child in list(layer._layers):
         if id(child) not in seen and isinstance(child, keras.layers.Layer):
             seen.add(id(child))
-            yield from _walk(child, f"{path}/{child.name}" if path else child.name)
+            yield from named_parts(child, f"{path}/{child.name}" if path else child.name)
+
+
+def quantization_mode(layer: Any) -> str | None:
+    """Keras' mode of a layer that it has quantized; None of any other."""
+    return getattr(layer, "quantization_mode", None)
+
+
+def _walk(layer: Any, path: str) -> Iterator[tuple[str, SwitchableLayer]]:
+    for place, part in named_parts(layer, path):
+        if isinstance(part, SwitchableLayer):
+            yield place, part
 
 
 def _weights(part: Any) -> list[Any]:
@@ -354,6 +371,18 @@ def _refuse_adapters(layer: Any) -> None:
                 f"{layer.name}: {inner.path} has LoRA adapters and cannot be folded; save and load "
                 "the network, which merges them, or leave fold=True out"
             )
+
+
+def _refuse_quantized(layer: Any, fused: bool) -> None:
+    """Folding multiplies into dense kernels, which are none where Keras keeps integers."""
+    for path, switch in layer.switches():
+        if switch.is_fold and switch.fused_form is not fused:
+            for below, part in named_parts(switch, path):
+                if quantization_mode(part) is not None:
+                    raise FusionError(
+                        f"{layer.name}: {below} was quantized by Keras and can neither be folded "
+                        "nor unfolded; fold the float network first, then quantize it"
+                    )
 
 
 def _refuse_inside_trace(name: str) -> None:

@@ -14,12 +14,9 @@ from dl_techniques.checkpoints.tensor_files import TensorStore, open_tensors
 from dl_techniques.checkpoints.weight_map import WeightMap, check_coverage, load_weights
 from dl_techniques.errors import CheckpointError
 from dl_techniques.layers.reparameterization import sync_variables
+from dl_techniques.models.vision.arguments import refuse_float16
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
-from dl_techniques.models.vlm.fast_vlm.variants import (
-    build_backbone,
-    refuse_float16,
-    tower_arguments,
-)
+from dl_techniques.models.vlm.fast_vlm.variants import build_backbone, tower_arguments
 
 Progress = Callable[[int], None]
 

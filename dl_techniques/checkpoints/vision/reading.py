@@ -41,6 +41,7 @@ NETWORKS: dict[str, Any] = {"fast_vit": fast_vlm, "mobile_one": mobile_one}
 FREE = (
     "include_top", "num_classes", "input_shape", "classifier_activation", "preprocessing",
     "dropout_rate", "drop_path_rate", "layer_scale_init", "name", "dtype",
+    "include_preprocessing",
 )  # fmt: skip
 """Arguments that a weight file does not settle."""
 PROJECTION = "head.proj"

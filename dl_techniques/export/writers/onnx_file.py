@@ -33,6 +33,7 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
     model = convert(network)
     if job.precision == "float16":
         model = as_float16(model)
+    onnx.helper.set_model_props(model, {"image": job.input_words})
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
     return (f"ONNX opset {OPSET}",)

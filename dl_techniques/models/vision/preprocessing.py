@@ -7,12 +7,17 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+import keras
+import numpy as np
+
 from dl_techniques.errors import VariantError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+UNIT, BYTES = "[0, 1]", "[0, 255]"
+"""What pixels lie in: divided by 255 outside the network, or inside (`include_preprocessing`)."""
 FIELDS = {
     "size": "image_size",
     "mean": "mean",
@@ -103,3 +108,51 @@ class Preprocessing:
     def variant_fields(self) -> dict[str, Any]:
         """The same numbers under a variant's names."""
         return {theirs: getattr(self, ours) for ours, theirs in FIELDS.items()}
+
+
+def pixel_range(network: Any) -> str:
+    """What the pixels that a network is called with lie in, before mean and deviation.
+
+    Example:
+        >>> from dl_techniques import FastVLM
+        >>> pixel_range(FastVLM.from_variant("nano", include_preprocessing=True))
+        '[0, 255]'
+    """
+    return BYTES if getattr(network, "include_preprocessing", False) else UNIT
+
+
+def to_input(
+    pictures: np.ndarray, preprocessing: Preprocessing, include_preprocessing: bool = False
+) -> np.ndarray:
+    """uint8[..., H, W, 3] as a network takes it: float32 of the same shape.
+
+    Args:
+        pictures: of the network's size.
+        preprocessing: of the network.
+        include_preprocessing: whether the network itself scales what it is given.
+    """
+    values: np.ndarray = pictures.astype("float32")
+    if include_preprocessing:
+        return values
+    mean = np.asarray(preprocessing.mean, "float32")
+    std = np.asarray(preprocessing.std, "float32")
+    scaled: np.ndarray = (values / 255.0 - mean) / std
+    return scaled
+
+
+def rescaling_layers(preprocessing: Preprocessing) -> list[keras.layers.Layer]:
+    """Layers that make a network's input of pixels 0..255, in float32 whatever it computes in."""
+    layers: list[Any] = [keras.layers.Rescaling(1 / 255, name="rescaling", dtype="float32")]
+    mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
+    if mean.any() or (std != 1).any():
+        # Rescaling by numbers of each colour would follow the global image data format.
+        layers.append(
+            keras.layers.Normalization(
+                axis=-1,
+                mean=mean.tolist(),
+                variance=np.square(std).tolist(),
+                name="normalization",
+                dtype="float32",
+            )
+        )
+    return layers

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import keras
 
+from dl_techniques.allocator import older_objects_kept
 from dl_techniques.errors import FusionError, PresetError, VariantError
 from dl_techniques.layers.freezing import set_flags, take_flags
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
@@ -17,6 +19,7 @@ from dl_techniques.models import hub
 from dl_techniques.models.foreign import VISION, find_reader
 from dl_techniques.models.torch_recording import recorded_predictions
 from dl_techniques.models.traced_once import TracedOnce
+from dl_techniques.models.vision import keras_quantization
 from dl_techniques.models.vision.fast_vlm import preset_files
 
 _QUANTIZED = "dl_techniques.compression.quantized_networks"
@@ -34,6 +37,8 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
     """
 
     quantization: dict[str, Any] | None = None
+    include_preprocessing: bool = False
+    rescaling: Sequence[Any] = ()
     predict_function: Any  # of keras.Model
 
     def start_in(self, forms: bool | str | Mapping[str, bool | str]) -> None:
@@ -52,6 +57,29 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         sync_variables(self)
         self.hold_parts()
 
+    def show_arguments(self, config: Any, hidden: Collection[str]) -> None:
+        """Gives the network an attribute for every field of its config, as Keras' layers have.
+
+        Args:
+            config: dataclass.
+            hidden: fields that are no arguments of the constructor.
+        """
+        for field in dataclasses.fields(config):
+            if field.name not in hidden:
+                setattr(self, field.name, getattr(config, field.name))
+
+    def rescaled(self, images: Any) -> Any:
+        """Pictures as the first convolution takes them, in the type that the network computes in.
+
+        Args:
+            images: float[B, H, W, 3] as the network is called with.
+        """
+        if self.rescaling:
+            images = keras.ops.convert_to_tensor(images, "float32")
+        for layer in self.rescaling:
+            images = layer(images)
+        return keras.ops.convert_to_tensor(images, self.compute_dtype)
+
     def form_config(self) -> bool | str | dict[str, bool | str]:
         """The current form in the shortest words that `start_in` understands."""
         if self.folded:
@@ -64,7 +92,35 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
 
     def quantization_config(self) -> dict[str, Any]:
         """What a quantized network adds to its config; nothing for a float one."""
-        return {} if self.quantization is None else {"quantization": self.quantization}
+        own = {} if self.quantization is None else {"quantization": self.quantization}
+        return {**own, **keras_quantization.noted(self)}
+
+    def quantize(
+        self, mode: Any = None, config: Any = None, filters: Any = None, **kwargs: Any
+    ) -> None:
+        """Quantizes the dense layers as Keras does; files and presets keep them so.
+
+        Convolutions stay in floating point: `compression.quantize_weights` takes them as well. A
+        network that shall be folded is folded before.
+
+        Args:
+            mode: `"int8"`, `"int4"` or `"float8"`.
+            config: `keras.quantizers.QuantizationConfig` instead of `mode`.
+            filters: Further choice of layers, as in `keras.Model.quantize`.
+            **kwargs: Of `keras.Model.quantize`.
+
+        Raises:
+            CompressionError: another mode.
+        """
+        keras_quantization.check_mode(mode, config, self.name)
+        wanted = keras_quantization.layer_filter(filters)
+
+        def chosen(layer: keras.layers.Layer) -> bool:
+            return keras_quantization.able(layer) and wanted(layer)
+
+        with older_objects_kept():  # Keras collects garbage after every kernel
+            super().quantize(mode, config=config, filters=chosen, **kwargs)
+        sync_variables(self)
 
     @property
     def _learns_rounding(self) -> bool:
@@ -153,12 +209,15 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         config = dict(config)
         trainable, parts = take_flags(config)
         quantization = config.pop("quantization", None)
+        by_keras = config.pop(keras_quantization.CONFIG_KEY, None)
         if isinstance(config.get("dtype"), dict):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         network = cls(**config)
         if quantization is not None:
             # Compression stands a floor above and knows the networks; only a call leads there.
             importlib.import_module(_QUANTIZED).restore(network, quantization)
+        if by_keras is not None:
+            keras_quantization.restore(network, by_keras)
         if parts or not trainable:
             set_flags(network, trainable, parts)
         return network
@@ -192,8 +251,9 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
         as safetensors or torch pickle. The network comes in the form that the file has.
 
         Args:
-            source: a folder that `save_to_preset` wrote, a `.keras` file, a weight file or a folder
-                with one, or `hf://organisation/name`.
+            source: a folder that `save_to_preset` wrote (of a FastVLMCausalLM too: its encoder), a
+                `.keras` file, a weight file or a folder with one, `hf://organisation/name`, or
+                "demo": the trained encoder of the shipped model, without a classifier.
             variant: which network a weight file holds; checked against its keys. Defaults to what
                 the keys say.
             **overrides: constructor arguments that replace the saved ones, e.g. `dtype` or
@@ -204,7 +264,8 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
             CheckpointError: a weight file whose tensors make no such network.
             VariantError: an unknown `variant`.
         """
-        path = hub.fetch(str(source)) if hub.is_hub_handle(source) else Path(source)
+        is_handle = hub.is_hub_handle(source)
+        path = hub.fetch(str(source)) if is_handle else preset_files.find(source)
         if not preset_files.is_own(path):
             reader = find_reader(VISION, cls, path, variant)
             if reader is not None:

@@ -6,6 +6,7 @@ A preset is the network alone: what `compile()` added (loss, optimizer and its s
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import os
 import tempfile
@@ -17,7 +18,13 @@ from typing import Any
 import h5py
 import keras
 
-from dl_techniques.errors import PresetError
+from dl_techniques.errors import PresetError, VariantError
+from dl_techniques.models.vision.fast_vlm.encoder_files import (
+    WEIGHT_FILES,
+    encoder_document,
+    encoder_weights,
+    shipped_folder,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
@@ -64,8 +71,14 @@ def _without_optimizer(model: Any) -> Any:
     return plain
 
 
+def find(source: str | Path) -> Path:
+    """What a user named: a path, or a preset inside the package where there is no such path."""
+    path = Path(source)
+    return path if path.exists() else shipped_folder(source) or path
+
+
 def load(cls: type, source: str | Path, overrides: dict[str, Any]) -> Any:
-    """Reads a preset folder or a `.keras` file.
+    """Reads a preset folder or a `.keras` file; of a vision-language model's folder the encoder.
 
     Raises:
         PresetError: nothing there, damaged, or of another class.
@@ -75,15 +88,17 @@ def load(cls: type, source: str | Path, overrides: dict[str, Any]) -> Any:
         return _load_archive(cls, source, overrides)
     config_path, weights_path = source / CONFIG_FILE, source / WEIGHTS_FILE
     for path in (config_path, weights_path):
-        if not path.is_file():
+        if not path.is_file() and not (path is weights_path and any(source.glob(WEIGHT_FILES))):
             raise PresetError(
                 f"{source}: no {path.name} there; give a folder that save_to_preset wrote, or a "
                 ".keras file"
             )
-    model = _build(cls, config_path, overrides)
+    model, is_part = _build(cls, config_path, overrides)
     try:
-        model.load_weights(weights_path)
-        _refuse_leftovers(model, weights_path)
+        with tempfile.TemporaryDirectory() as scratch:
+            file = encoder_weights(source, scratch) if is_part else weights_path
+            model.load_weights(file)
+            _refuse_leftovers(model, file)
     except _UNREADABLE as error:
         if overrides and isinstance(error, ValueError):
             raise PresetError(
@@ -106,24 +121,31 @@ def _refuse_leftovers(model: Any, path: Path) -> None:
         raise ValueError(f"it holds {found} arrays for a network of {len(model.weights)}")
 
 
-def _build(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
+def _build(cls: type, path: Path, overrides: dict[str, Any]) -> tuple[Any, bool]:
+    """The network, and whether it is part of a vision-language model."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        document = encoder_document(whole)
         found, config = document["class_name"], dict(document["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from error
     if found != cls.__name__:
-        raise PresetError(f"{path}: holds a {found}, expected a {cls.__name__}")
+        part = "" if document is whole else " as the encoder of a vision-language model"
+        raise PresetError(f"{path}: holds a {found}{part}, expected a {cls.__name__}")
+    arguments = inspect.signature(cls).parameters  # a saved config may be older than some
     for key in overrides:
-        if key not in config:
+        if key not in config and key not in arguments:
             near = difflib.get_close_matches(key, config, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {sorted(config)}"
             raise PresetError(f"{path}: {cls.__name__} has no argument {key!r}{hint}")
     try:
-        return keras.saving.deserialize_keras_object(
+        network = keras.saving.deserialize_keras_object(
             {**document, "config": {**config, **overrides}}
         )
+        return network, document is not whole
     except (ValueError, KeyError, TypeError) as error:
+        if overrides and isinstance(error, VariantError):
+            raise  # the file is whole, what was asked for does not go with it
         raise _damaged(path, error) from error
 
 

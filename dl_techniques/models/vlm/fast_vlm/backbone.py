@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from dl_techniques.errors import VariantError
 from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.vlm.fast_vlm.decoders import adapt
@@ -49,6 +50,9 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         **kwargs: `name`, `trainable` of `keras.Model`; a model that is not trainable freezes its
             parts.
 
+    Raises:
+        VariantError: an encoder that scales pixels itself (`include_preprocessing=True`).
+
     Example:
         >>> import keras, keras_hub
         >>> picture = keras.Input((32, 32, 3))
@@ -75,6 +79,12 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
     ) -> None:
         # Keras' own reading of it leaves the parts as they are, or not, as the backend has it.
         trainable = kwargs.pop("trainable", True)
+        if getattr(vision_encoder, "include_preprocessing", False):
+            raise VariantError(
+                f"{vision_encoder.name} scales pixels 0..255 itself, and a model's image converter "
+                "has done that already: take the encoder with include_preprocessing=False, e.g. "
+                "FastVLM.from_preset(folder, include_preprocessing=False)"
+            )
 
         # === Layers ===
         decoder = adapt(text_backbone)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from dl_techniques.allocator import older_objects_kept
 from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.traced_once import TracedOnce
+from dl_techniques.models.vision.keras_quantization import layer_filter
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.cloning import RefusesCloning
 from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
@@ -237,8 +236,9 @@ class FastVLMCausalLM(
     ) -> None:
         """Quantizes the decoder and the projector.
 
-        The vision encoder stays in floating point: Keras quantizes no convolutions. Its dense
-        layers may be quantized on their own, `backbone.vision_encoder.quantize(mode)`.
+        The vision encoder stays as it is: Keras quantizes no convolutions. Make its kernels int8
+        by `dl_techniques.compression.quantize_weights(model)`, or its dense layers alone by
+        `backbone.vision_encoder.quantize(mode)`; files and presets keep either.
 
         Args:
             mode: `"int8"`, `"int4"` or `"float8"`.
@@ -247,7 +247,7 @@ class FastVLMCausalLM(
             **kw: Of `keras.Model.quantize`.
         """
         encoder = {id(layer) for layer in self.backbone.vision_encoder._flatten_layers()}
-        wanted = _layer_filter(filters)
+        wanted = layer_filter(filters)
 
         def chosen(layer: keras.layers.Layer) -> bool:
             # Keras warns about every layer that cannot be quantized; those are not meant here.
@@ -332,11 +332,3 @@ def _sampler_of(temperature: float) -> Any:
     if not temperature:
         return "greedy"
     return keras_hub.samplers.TopKSampler(k=TOP_K, temperature=temperature)
-
-
-def _layer_filter(filters: Any) -> Callable[[keras.layers.Layer], bool]:
-    """Keras' layer filters as one function: None, a regex, several, or a function."""
-    if callable(filters):
-        return filters
-    patterns = [filters] if isinstance(filters, str) else filters
-    return lambda layer: patterns is None or any(re.search(p, layer.name) for p in patterns)

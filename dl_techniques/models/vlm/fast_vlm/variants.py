@@ -12,18 +12,16 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import keras
 import keras_hub
 import yaml
 
 from dl_techniques.errors import VariantError
+from dl_techniques.models.vision.arguments import refuse_float16
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
-from dl_techniques.models.vision.variant_files import variants_folder
+from dl_techniques.models.vision.variant_files import nearest, variants_folder
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.chat_template import DEFAULT_SYSTEM_PROMPT
-
-HALF = ("float16", "mixed_float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +76,7 @@ class FastVLMVariant:
         """
         variants = load_vlm_variants()
         if name not in variants:
-            near = difflib.get_close_matches(name, variants, n=1, cutoff=0.4)
+            near = nearest(name, variants, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise VariantError(f"unknown variant {name!r}: {hint}known: {', '.join(variants)}")
         return variants[name]
@@ -153,20 +151,6 @@ def build_backbone(
     refuse_float16(dtype)
     encoder = FastVLM(**tower, dtype=dtype)
     return FastVLMBackbone(encoder, decoder, projector_dim=projector_dim, dtype=dtype)
-
-
-def refuse_float16(dtype: Any) -> None:
-    """Refuses a type whose range the tower leaves.
-
-    Raises:
-        VariantError: the policy (the global one where `dtype` is None) computes in float16.
-    """
-    name = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name
-    if name in HALF:
-        raise VariantError(
-            f"dtype {name!r} is refused: at 1024 pixels the late stages of the tower reach about "
-            '6e4, where float16 ends at 65504 and answers become NaN; use "bfloat16" or "float32"'
-        )
 
 
 def build_variant(variant: FastVLMVariant, dtype: Any = None) -> FastVLMBackbone:
