@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import h5py
 import keras
 
+from dl_techniques.data.folders import updated_folder
 from dl_techniques.errors import PresetError
 
 CONFIG_FILE = "config.json"
@@ -45,17 +44,12 @@ def is_own(source: Path) -> bool:
 
 
 def save(model: Any, folder: str | Path) -> None:
-    """Writes both files under temporary names and moves them into place."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes both files beside and moves them into place together; other files stay."""
     model = model if getattr(model, "optimizer", None) is None else _without_optimizer(model)
     config = json.dumps(keras.saving.serialize_keras_object(model), indent=2)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        weights, text = Path(scratch) / WEIGHTS_FILE, Path(scratch) / CONFIG_FILE
-        model.save_weights(weights)
-        text.write_text(config, encoding="utf-8")
-        os.replace(weights, folder / WEIGHTS_FILE)
-        os.replace(text, folder / CONFIG_FILE)
+    with updated_folder(folder) as place:
+        model.save_weights(place / WEIGHTS_FILE)
+        (place / CONFIG_FILE).write_text(config, encoding="utf-8")
 
 
 def _without_optimizer(model: Any) -> Any:

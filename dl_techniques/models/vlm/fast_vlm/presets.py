@@ -13,6 +13,7 @@ import difflib
 import importlib
 import importlib.resources
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +24,15 @@ import h5py
 import keras
 import numpy as np
 
+from dl_techniques.data.folders import updated_folder
 from dl_techniques.errors import DLTechniquesError, PresetError
 from dl_techniques.models.foreign import VLM, Reader, find_reader
 from dl_techniques.models.hub import fetch, is_hub_handle
 
 CONFIG_FILE = "config.json"
+TOKENIZER = "tokenizer"
+PARTS = ("preprocessor.json", "image_converter.json", f"{TOKENIZER}.json", "task.weights.h5")
+"""What a model's folder has beside its own files, if the model has such a part."""
 
 
 def shipped_presets() -> dict[str, Path]:
@@ -199,6 +204,23 @@ class PresetMixin:
                 return cls._from_keras_file(source, overrides)
             return super().from_preset(source, *args, **overrides)  # type: ignore[misc]
 
+    def save_to_preset(self, preset_dir: str | Path, *args: Any, **options: Any) -> None:
+        """Writes a folder that `from_preset` reads.
+
+        It is written beside and takes its name when it is whole: killed or out of room, an older
+        one is as it was. Files in it that are no part of a preset stay.
+
+        Args:
+            preset_dir: The folder; made if needed.
+            *args: As the KerasHub base takes them (`max_shard_size` of a model).
+            **options: As the KerasHub base takes them.
+
+        Raises:
+            PresetError: `preset_dir` is a file.
+        """
+        with updated_folder(preset_dir, part_of_preset) as folder:
+            super().save_to_preset(str(folder), *args, **options)  # type: ignore[misc]
+
     def export_to_transformers(self, folder: str | Path, **options: Any) -> None:
         """Writes this object in the Hugging Face layout.
 
@@ -227,6 +249,21 @@ class PresetMixin:
         return model
 
 
+def part_of_preset(name: str, new: Path) -> bool:
+    """Whether an older file belongs to what a new folder holds, and would be read with it.
+
+    Args:
+        name: path of the older file in its folder.
+        new: the new folder, whole.
+    """
+    model = (new / "task.json").is_file()
+    if name.startswith(f"assets/{TOKENIZER}/"):
+        return model or (new / f"{TOKENIZER}.json").is_file()
+    if name.startswith("model") and name.endswith((".weights.h5", ".weights.json")):
+        return any(new.glob("model*.weights.*"))
+    return model and name in PARTS
+
+
 def _foreign_reader(cls: type, source: str, overrides: dict[str, Any]) -> Reader | None:
     """The reader of a local folder in a published layout, or None."""
     config = Path(source) / CONFIG_FILE
@@ -251,20 +288,22 @@ def store_weights_as(folder: str | Path, dtype: str) -> None:
     computes as before.
 
     Args:
-        folder: A preset folder; its `*.weights.h5` files are replaced.
+        folder: A preset folder; its `*.weights.h5` files are replaced, each when it is whole.
         dtype: A NumPy float type.
 
     Raises:
         PresetError: a weight does not fit the range of `dtype`.
     """
     for file in sorted(Path(folder).glob("*.weights.h5")):
-        smaller = file.with_suffix(".tmp")
-        with h5py.File(file, "r") as old, h5py.File(smaller, "w") as new:
-            for name in old:
-                old.copy(name, new)
-            for name in _float_datasets(new):
-                _replace_dataset(new, name, dtype)
-        _repack(smaller, file)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+            smaller, packed = Path(scratch) / "smaller.h5", Path(scratch) / "packed.h5"
+            with h5py.File(file, "r") as old, h5py.File(smaller, "w") as new:
+                for name in old:
+                    old.copy(name, new)
+                for name in _float_datasets(new):
+                    _replace_dataset(new, name, dtype)
+            _repack(smaller, packed)
+            packed.replace(file)
 
 
 def _float_datasets(store: h5py.File) -> list[str]:
@@ -290,10 +329,7 @@ def _replace_dataset(store: h5py.File, name: str, dtype: str) -> None:
 
 def _repack(source: Path, target: Path) -> None:
     """Copies a store into a fresh file, which leaves the deleted datasets' space behind."""
-    packed = target.with_suffix(".packed")
-    with h5py.File(source, "r") as old, h5py.File(packed, "w") as new:
+    with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
         new.attrs.update(old.attrs)
         for name in old:
             old.copy(name, new)
-    source.unlink()
-    packed.replace(target)
