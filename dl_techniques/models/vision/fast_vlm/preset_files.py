@@ -15,16 +15,19 @@ from typing import Any
 import h5py
 import keras
 
+from dl_techniques.data.damage import check_sizes
 from dl_techniques.data.folders import updated_folder
-from dl_techniques.errors import PresetError
+from dl_techniques.errors import DamagedFileError, PresetError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 _UNREADABLE = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
+    AttributeError,
+    ArithmeticError,
     EOFError,
     RuntimeError,
     zipfile.BadZipFile,
@@ -104,10 +107,11 @@ def _build(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         found, config = document["class_name"], dict(document["config"])
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
+    check_sizes(config, f"{path}: config")
     if found != cls.__name__:
-        raise PresetError(f"{path}: holds a {found}, expected a {cls.__name__}")
+        raise PresetError(f"{path}: holds a {found!s:.60}, expected a {cls.__name__}")
     for key in overrides:
         if key not in config:
             near = difflib.get_close_matches(key, config, n=1)
@@ -117,7 +121,7 @@ def _build(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
         return keras.saving.deserialize_keras_object(
             {**document, "config": {**config, **overrides}}
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
 
 
@@ -135,8 +139,8 @@ def _load_archive(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
     return model
 
 
-def _damaged(path: Path, error: Exception) -> PresetError:
-    return PresetError(
+def _damaged(path: Path, error: Exception) -> DamagedFileError:
+    return DamagedFileError(
         f"{path}: cannot be read ({_one_line(error)}); it may be cut short, get it again"
     )
 

@@ -24,8 +24,15 @@ import h5py
 import keras
 import numpy as np
 
+from dl_techniques.data.damage import (
+    check_sizes,
+    of_kind,
+    one_line,
+    safetensors_header,
+    short,
+)
 from dl_techniques.data.folders import updated_folder
-from dl_techniques.errors import DLTechniquesError, PresetError
+from dl_techniques.errors import DamagedFileError, DLTechniquesError, PresetError
 from dl_techniques.models.foreign import VLM, Reader, find_reader
 from dl_techniques.models.hub import fetch, is_hub_handle
 
@@ -104,9 +111,11 @@ def check_preset(path: Path) -> None:
 def _check_file(file: Path) -> None:
     try:
         _CHECKS.get(file.suffix, _refuse)(file)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise PresetError(
+    except DLTechniquesError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = one_line(error, 120)
+        raise DamagedFileError(
             f"{str(file)!r} is damaged or cut short ({reason}); download or write it again"
         ) from error
 
@@ -116,25 +125,25 @@ def _refuse(file: Path) -> None:
 
 
 def _check_json(file: Path) -> None:
-    json.loads(file.read_text(encoding="utf-8"))
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(document, dict) and any(name in document for name in _KERAS_OBJECT):
+        for name, kind in _KERAS_OBJECT.items():
+            of_kind(document.get(name), kind, f"{file}: {name}")
+        check_sizes(document["config"], f"{file}: config")
+
+
+_KERAS_OBJECT = {"class_name": str, "registered_name": str, "config": dict}
+"""What every object that Keras wrote has."""
 
 
 def _check_h5(file: Path) -> None:
+    # Every object is opened: a damaged table inside is found here, before a network is built.
     with h5py.File(file, "r") as store:
-        store.keys()
+        store.visititems(lambda name, item: None)
 
 
 def _check_safetensors(file: Path) -> None:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        header_size = int.from_bytes(stream.read(8), "little")
-        if size < 8 or header_size > size - 8:
-            raise ValueError(f"{size} bytes, shorter than its header")
-        header = json.loads(stream.read(header_size))
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    expected = 8 + header_size + max(ends, default=0)
-    if size != expected:
-        raise ValueError(f"{size} bytes instead of {expected}")
+    safetensors_header(file)
 
 
 def _check_keras(file: Path) -> None:
@@ -154,15 +163,29 @@ _CHECKS: dict[str, Callable[[Path], None]] = {
 
 
 @contextmanager
-def _one_line_errors(source: str | Path) -> Iterator[None]:
-    """Turns a loader's own complaints about a preset into a PresetError."""
+def _one_line_errors(cls: type, source: str, asked: bool) -> Iterator[None]:
+    """Turns a loader's own complaints about a preset into one line that names the files."""
     try:
         yield
     except DLTechniquesError:
         raise
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise PresetError(f"cannot load preset {str(source)!r}: {reason}") from error
+    except _COMPLAINTS as error:
+        # What the caller asked for besides may as well be what does not fit.
+        kind = PresetError if asked else DamagedFileError
+        raise kind(
+            f"cannot load preset {source!r} ({' or '.join(_files_of(cls, source))}): "
+            f"{one_line(error, 300)}"
+        ) from error
+
+
+_COMPLAINTS = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+
+
+def _files_of(cls: type, source: str) -> list[str]:
+    """The files of a preset that say what an object of a class is."""
+    own = getattr(cls, "config_file", None)
+    names = [own] if isinstance(own, str) else [CONFIG_FILE, "task.json", *PARTS[:3]]
+    return [name for name in names if (Path(source) / name).is_file()] or [source]
 
 
 class PresetMixin:
@@ -199,7 +222,7 @@ class PresetMixin:
                 Self, reader.load(cls, Path(source), overrides.pop("variant", None), overrides)
             )
         _refuse_variant(preset, overrides)
-        with _one_line_errors(preset):
+        with _one_line_errors(cls, source, bool(args or overrides)):
             if source.endswith(".keras"):
                 return cls._from_keras_file(source, overrides)
             return super().from_preset(source, *args, **overrides)  # type: ignore[misc]
@@ -267,10 +290,19 @@ def part_of_preset(name: str, new: Path) -> bool:
 def _foreign_reader(cls: type, source: str, overrides: dict[str, Any]) -> Reader | None:
     """The reader of a local folder in a published layout, or None."""
     config = Path(source) / CONFIG_FILE
-    # Only Hugging Face's configs have this field; asking the readers costs their imports.
-    if not config.is_file() or "model_type" not in json.loads(config.read_text(encoding="utf-8")):
+    if not config.is_file():
         return None
-    return find_reader(VLM, cls, source, overrides.get("variant"))
+    document = json.loads(config.read_text(encoding="utf-8"))
+    # Only Hugging Face's configs have this field; asking the readers costs their imports.
+    if not isinstance(document, dict) or "model_type" not in document:
+        return None
+    reader = find_reader(VLM, cls, source, overrides.get("variant"))
+    if reader is None:
+        raise PresetError(
+            f"{config}: model_type is {short(document['model_type'])}, of which {cls.__name__} "
+            "loads nothing; expected llava_qwen2, fast_vlm or a preset of this package"
+        )
+    return reader
 
 
 def _refuse_variant(preset: str | Path, overrides: dict[str, Any]) -> None:
