@@ -55,7 +55,8 @@ def resolve_preset(source: str | Path) -> str:
 
     Args:
         source: A folder, a `.keras` file, the name of a shipped preset, or a handle with a
-            scheme (`hf://org/name`, `kaggle://...`).
+            scheme (`hf://org/name`, `kaggle://...`). A file or folder of a shipped name counts
+            only if it is a preset itself.
 
     Returns:
         The path of a folder or file whose contents are whole (`hf://` is downloaded, or found in
@@ -69,14 +70,34 @@ def resolve_preset(source: str | Path) -> str:
     if "://" in str(source):
         return str(source)
     path = Path(source).expanduser()
-    if not path.exists():
+    if not path.exists() or (_names_shipped(source) and not _claims_to_be_preset(path)):
         path = _shipped(str(source))
     check_preset(path)
     return str(path)
 
 
+def _names_shipped(source: str | Path) -> bool:
+    """Whether a source is a shipped name; `"demo/"` is one as well."""
+    return str(source).rstrip("/\\") in shipped_presets()
+
+
+def _claims_to_be_preset(path: Path) -> bool:
+    """Whether a folder says that it holds a model, ours or a published one; it may be damaged."""
+    if not (path / CONFIG_FILE).is_file():
+        return False
+    try:
+        document = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError:
+        return any(file.suffix in (".h5", *_WEIGHTS) for file in path.iterdir())
+    return isinstance(document, dict) and not {*_KERAS_OBJECT, "model_type"}.isdisjoint(document)
+
+
+_WEIGHTS = (".safetensors", ".bin")
+
+
 def _shipped(name: str) -> Path:
     """Folder of a shipped preset, or an error that names the nearest one."""
+    name = name.rstrip("/\\") or name
     shipped = shipped_presets()
     if name in shipped:
         return shipped[name]

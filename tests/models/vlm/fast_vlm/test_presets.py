@@ -85,6 +85,31 @@ def test_shipped_presets_have_names(folder, tmp_path, monkeypatch):
         FastVLMCausalLM.from_preset("dmeo")
 
 
+def test_a_shipped_name_is_found_beside_a_folder_of_that_name(folder, tmp_path, monkeypatch):
+    """Only what is a preset itself stands in front of the shipped one."""
+    shipped = presets.shipped_presets()["demo"]
+    monkeypatch.chdir(tmp_path)
+    names = ("demo", "demo/", Path("demo"))
+    assert {presets.resolve_preset(name) for name in names} == {str(shipped)}
+    Path("demo").mkdir()
+    Path("demo", "main.py").write_text("print()")
+    assert {presets.resolve_preset(name) for name in names} == {str(shipped)}
+    for text in ('{"port": 80}', "[1]", "{"):
+        Path("demo", "config.json").write_text(text)
+        assert {presets.resolve_preset(name) for name in names} == {str(shipped)}
+    with pytest.raises(PresetError, match="config.json"):
+        presets.resolve_preset(Path.cwd() / "demo")
+    shutil.rmtree("demo")
+    Path("demo").write_text("a file")
+    assert presets.resolve_preset("demo") == str(shipped)
+    Path("demo").unlink()
+    shutil.copytree(folder, "demo")
+    assert {presets.resolve_preset(name) for name in names} == {"demo"}
+    Path("demo", "config.json").write_text("{")
+    with pytest.raises(PresetError, match="cut short"):
+        presets.resolve_preset("demo")
+
+
 def test_unknown_names(tmp_path):
     with pytest.raises(PresetError, match="nothing-like-it"):
         FastVLMBackbone.from_preset("nothing-like-it")
