@@ -37,6 +37,10 @@ class CheckpointError(DLTechniquesError, ValueError):
     """A weight file is damaged, or its tensors do not fit the network."""
 
 
+class DamagedFileError(PresetError, CheckpointError):
+    """A file of a preset or checkpoint is damaged; the message names it."""
+
+
 class FusionError(DLTechniquesError, ValueError):
     """A block cannot be reparameterized, or cannot be brought back to its training form."""
 

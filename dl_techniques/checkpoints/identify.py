@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import collections
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
+import ml_dtypes
 import numpy as np
 
 from dl_techniques.checkpoints import fast_vlm, vision
+from dl_techniques.checkpoints.config_files import CONFIG, read_json
 from dl_techniques.checkpoints.fast_vlm.source import is_fast_vlm_folder
 from dl_techniques.checkpoints.tensor_files import PICKLES, SAFETENSORS, TensorStore, open_tensors
 from dl_techniques.errors import PresetError
 from dl_techniques.models.hub import fetch, is_hub_handle
+from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.presets import resolve_preset
 
 CLASSES = {"fast_vit": "FastVLM", "mobile_one": "MobileOne"}
 OURS = {"FastVLMBackbone": "FastVLMCausalLM", "FastVLM": "FastVLM", "MobileOne": "MobileOne"}
 """Class in `config.json` of a preset -> the class that loads it whole."""
+PREPROCESSOR = "preprocessor.json"
 BYTES = {"bfloat16": 2, "float32": 4}
 
 
@@ -72,6 +75,21 @@ def identify(source: str | Path) -> Subject:
     if _has_weights(path):
         return _vision(path)
     return _preset(Path(resolve_preset(source)))
+
+
+def check_processing(subject: Subject) -> None:
+    """Reads what loading a model reads besides its weights: tokenizer and settings.
+
+    Raises:
+        DLTechniquesError: they are missing or damaged; the error is the one that loading gives.
+    """
+    path = Path(subject.path)
+    if subject.model != OURS["FastVLMBackbone"]:
+        return
+    if subject.layout != "keras":
+        fast_vlm.check_processing(path)
+    elif (path / PREPROCESSOR).is_file():
+        FastVLMCausalLMPreprocessor.from_preset(path)
 
 
 def _has_weights(path: Path) -> bool:
@@ -125,7 +143,11 @@ def stored_precision(store: TensorStore) -> str:
     for info in store.values():
         if info.dtype.name == "bfloat16" or info.dtype.kind == "f":
             sizes[info.dtype.name] += info.nbytes
-    return "bfloat16" if sizes.most_common(1)[0][0] == "bfloat16" else "float32"
+    return _most(sizes)
+
+
+def _most(sizes: collections.Counter[str]) -> str:
+    return "bfloat16" if sizes and sizes.most_common(1)[0][0] == "bfloat16" else "float32"
 
 
 def _preset(path: Path) -> Subject:
@@ -138,27 +160,32 @@ def _preset(path: Path) -> Subject:
         )
     arrays = [a for file in sorted(path.rglob("*.weights.h5")) for a in _arrays_in(file)]
     numbers = sum(size for size, _ in arrays)
+    kinds: collections.Counter[str] = collections.Counter()
+    for size, dtype in arrays:
+        kinds[dtype.name] += size * dtype.itemsize
     return Subject(
         path=str(path),
         model=OURS[found],
         what=f"{OURS[found]}, preset of this package",
         layout="keras",
         tensors=len(arrays),
-        stored_bytes=sum(size * width for size, width in arrays),
+        stored_bytes=sum(size * dtype.itemsize for size, dtype in arrays),
         parameters=numbers,
-        precision="float32",
+        precision=_most(kinds),
         # Random values first, and then the stored ones.
         peak_bytes={name: 2 * numbers * width for name, width in BYTES.items()},
     )
 
 
-def _arrays_in(file: Path) -> list[tuple[int, int]]:
-    """Numbers, and bytes of one, of every array in a weight file of Keras."""
-    found: list[tuple[int, int]] = []
+def _arrays_in(file: Path) -> list[tuple[int, np.dtype]]:
+    """Numbers, and their type, of every array in a weight file of Keras."""
+    found: list[tuple[int, np.dtype]] = []
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            found.append((item.size, item.dtype.itemsize))
+            # HDF5 knows no bfloat16: Keras writes the bytes and says the type beside them.
+            brief = item.attrs.get("dtype") == "bfloat16"
+            found.append((item.size, np.dtype(ml_dtypes.bfloat16) if brief else item.dtype))
 
     with h5py.File(file) as store:
         store.visititems(note)
@@ -168,6 +195,6 @@ def _arrays_in(file: Path) -> list[tuple[int, int]]:
 def _class_of(path: Path) -> str:
     if not path.is_dir():
         raise PresetError(f"{path} is no checkpoint; give a folder or a weight file")
-    document: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    document = read_json(path / CONFIG)
     known = str(document.get("class_name") or document.get("registered_name") or "")
     return known.rpartition(">")[2] or f"model of type {document.get('model_type')!r}"

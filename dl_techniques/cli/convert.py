@@ -45,13 +45,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Says what the source is, then converts it."""
-    from dl_techniques.checkpoints.identify import identify
+    from dl_techniques.checkpoints.identify import check_processing, identify
 
     if options.dest is None and not options.dry_run:
         raise PresetError("DEST is missing: name the folder to write, or give --dry-run")
     if options.dest is not None:
         check_target(options.dest, options.force)
     subject = identify(options.source)
+    check_processing(subject)
     precision = options.precision or subject.precision
     show(subject, precision, options.json)
     if options.dry_run:

@@ -22,6 +22,7 @@ from dl_techniques.compression.classifier_files import (
 )
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.compression.steps import Lesson, StepReport, run_steps
+from dl_techniques.errors import CompressionError
 
 VLM = "FastVLMCausalLM"
 
@@ -118,10 +119,14 @@ def _optimize_classifier(
     model: Any, name: str, output: Path, recipe: Recipe, data: Any, limit: int | None,
     overwrite: bool, say: Callable[[str], None],
 ) -> OptimizeReport:  # fmt: skip
-    from dl_techniques.export.staging import check_target
+    from dl_techniques.export.staging import check_target, staged
 
     check_classifier(model, recipe)
     check_target(output, SUFFIX, False, overwrite)
+    kept = output.with_suffix(".keras")
+    if recipe.trains and data is not None:
+        _refuse_source(kept, name)
+        check_target(kept, ".keras", False, overwrite)
     files = Files(model, recipe, None if data is None else Path(data))
     train, held_out = files.read(limit, say)
     say("measuring the model as it is")
@@ -135,7 +140,8 @@ def _optimize_classifier(
         inside = model.include_preprocessing
         lesson = Lesson(train, held_out, model.preprocessing, recipe.training, inside)
         network, steps = run_steps(model, recipe, lesson, say)
-        network.save(output.with_suffix(".keras"))
+        with staged(kept) as path:
+            network.save(path)
     say(f"writing and checking {output}")
     notes = files.write(network, output, overwrite=True)
     after = files.measure(output, network, held_out)
@@ -143,3 +149,16 @@ def _optimize_classifier(
     return OptimizeReport(
         name, str(output), asdict(recipe), count, before, after, tuple(steps), (*warnings, *notes)
     )
+
+
+def _refuse_source(kept: Path, source: str) -> None:
+    """What training makes never takes the place of what it started from.
+
+    Raises:
+        CompressionError: both would have one name.
+    """
+    if kept.exists() and Path(source).exists() and kept.samefile(source):
+        raise CompressionError(
+            f"what training makes is kept as {kept}, which is the model to start from; give the "
+            "output another name"
+        )

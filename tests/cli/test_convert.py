@@ -55,13 +55,14 @@ def test_there_and_back_is_exact(
     numbers_read = json.loads(run(capsys, ours, "--dry-run", "--json")[0])["parameters"]
     assert numbers_read == json.loads(run(capsys, apple, "--dry-run", "--json")[0])["parameters"]
     assert "apple" in out and "bfloat16 (stored: bfloat16)" in out and f"wrote {ours}" in out
-    run(capsys, ours, theirs, "--to", "transformers", "--precision", "bfloat16")
+    out, _ = run(capsys, ours, theirs, "--to", "transformers")
+    assert "bfloat16 (stored: bfloat16)" in out
     run(capsys, apple, direct, "--to", "transformers")
     left, right = arrays(theirs), arrays(direct)
     assert left.keys() == right.keys() and len(left) > 40
-    assert all(
-        np.array_equal(left[n].view("u1"), right[n].view("u1")) for n in left if left[n].shape
-    )
+    assert same_bits({n: a for n, a in left.items() if a.shape}, {
+        n: a for n, a in right.items() if a.shape
+    })  # fmt: skip
     loaded = FastVLMCausalLM.from_preset(theirs)
     expected = FastVLMCausalLM.from_preset(apple)
     for a, b in zip(loaded.weights, expected.weights, strict=True):
@@ -80,6 +81,62 @@ def test_dry_run_says_what_it_is_and_writes_nothing(
     assert facts["peak_bytes"]["float32"] > facts["written_bytes"] > 0
     run(capsys, apple, tmp_path / "x", "--dry-run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_precision_of_a_preset_is_kept_unless_another_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = FastVLMCausalLM(make_backbone(PLAIN_TOWER, dtype="bfloat16"))
+    model.save_to_preset(tmp_path / "brief")
+    FastVLMCausalLM(make_backbone(PLAIN_TOWER)).save_to_preset(tmp_path / "long")
+    for name, precision, wanted in (
+        ("brief", (), "bfloat16"),
+        ("brief", ("--precision", "float32"), "float32"),
+        ("long", (), "float32"),
+        ("long", ("--precision", "bfloat16"), "bfloat16"),
+    ):
+        dest = tmp_path / f"{name}-{wanted}"
+        run(capsys, tmp_path / name, dest, "--to", "transformers", *precision)
+        kinds = {array.dtype.name for array in arrays(dest).values() if array.shape}
+        assert (
+            kinds == {wanted} and json.loads((dest / "config.json").read_text())["dtype"] == wanted
+        )
+        facts = json.loads(run(capsys, tmp_path / name, "--dry-run", "--json", *precision)[0])
+        written = sum(a.nbytes for a in arrays(dest).values() if a.shape)
+        assert facts["written_precision"] == wanted and facts["written_bytes"] == written
+    run(capsys, tmp_path / "brief", tmp_path / "ours")
+    again = FastVLMCausalLM.from_preset(tmp_path / "ours", dtype="bfloat16")
+    for a, b in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(numbers(a), numbers(b))
+    stored = [
+        json.loads(run(capsys, tmp_path / n, "--dry-run", "--json")[0]) for n in ("ours", "brief")
+    ]
+    assert stored[0]["precision"] == "bfloat16"
+    assert stored[0]["stored_bytes"] == stored[1]["stored_bytes"] == 2 * stored[0]["parameters"]
+
+
+def test_a_network_in_bfloat16_stays_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_variants.add_small_variants(monkeypatch)
+    small_variants.small_network(dtype="bfloat16").save_to_preset(tmp_path / "ours")
+    run(capsys, tmp_path / "ours", tmp_path / "theirs", "--to", "transformers")
+    kinds = {array.dtype.name for array in arrays(tmp_path / "theirs").values() if array.shape}
+    assert kinds == {"bfloat16"}
+
+
+def test_dry_run_looks_for_the_tokenizer(
+    apple: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(apple, tmp_path / "theirs"))
+    (copy / "vocab.json").unlink()
+    said = run(capsys, copy, "--dry-run", status=2)[1]
+    assert "no tokenizer" in said and str(copy) in said
+    assert run(capsys, copy, tmp_path / "x", status=2)[1] == said
+    run(capsys, apple, tmp_path / "ours")
+    (tmp_path / "ours" / "assets" / "tokenizer" / "tokenizer.json").unlink()
+    assert "tokenizer.json" in run(capsys, tmp_path / "ours", "--dry-run", status=2)[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
 def test_vision_file(

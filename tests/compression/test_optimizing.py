@@ -101,6 +101,22 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     assert there.read_text(encoding="utf-8") == "older"
 
 
+def test_what_training_makes_never_takes_the_place_of_its_source(
+    colours: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "pets.keras"
+    network().save(source)
+    before = source.read_bytes()
+    recipe = Recipe.from_dict({"quantization_aware": {"epochs": 1}})
+    output = tmp_path / "pets.tflite"
+    for name in (source, str(source)):
+        with pytest.raises(CompressionError, match="the model to start from; give the output"):
+            optimize(name, output, recipe, colours, overwrite=True)
+    with pytest.raises(ExportError, match="pets.keras exists already"):
+        optimize(network(), output, recipe, colours)
+    assert source.read_bytes() == before and list(tmp_path.iterdir()) == [source]
+
+
 def test_the_size_of_the_pictures() -> None:
     free = make_smaller_network(input_shape=(None, None, 3), preprocessing={"size": 48})
     assert (side_of(free, None), side_of(free, 64)) == (48, 64)

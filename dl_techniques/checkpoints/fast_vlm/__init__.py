@@ -9,6 +9,6 @@ never comes up, for `vision_indices` says where the rows of a picture go.
 """
 
 from dl_techniques.checkpoints.fast_vlm.plan import LoadPlan, estimate
-from dl_techniques.checkpoints.fast_vlm.reader import load, recognises
+from dl_techniques.checkpoints.fast_vlm.reader import check_processing, load, recognises
 
-__all__ = ["LoadPlan", "estimate", "load", "recognises"]
+__all__ = ["LoadPlan", "check_processing", "estimate", "load", "recognises"]

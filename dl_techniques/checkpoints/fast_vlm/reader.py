@@ -86,6 +86,17 @@ def _described(source: Path, variant: str | None, image_size: int | None) -> Sou
     return found
 
 
+def check_processing(folder: Path) -> None:
+    """Reads all that loading a folder reads besides the weights: tokenizer and settings.
+
+    Raises:
+        CheckpointError: the error that loading gives.
+    """
+    found = _described(folder, None, None)
+    preprocessor_of(found)
+    generation_defaults(found)
+
+
 def _backbone(
     source: Path, variant: str | None, overrides: Mapping[str, Any]
 ) -> tuple[FastVLMBackbone, Source]:

@@ -30,6 +30,7 @@ from dl_techniques.checkpoints.weight_map import (
     check_coverage,
     load_weights,
 )
+from dl_techniques.data.damage import short
 from dl_techniques.errors import CheckpointError, VariantError
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.vision.fast_vlm import model as fast_vlm
@@ -162,8 +163,8 @@ def _check_architecture(variant: str, config: Mapping[str, Any]) -> None:
     said = config.get("architecture")
     if isinstance(said, str) and said.split(".")[0] != timm_name(variant):
         raise CheckpointError(
-            f"config.json says {said!r}, but the tensors are of {timm_name(variant)!r}; the two "
-            "do not belong together"
+            f"config.json says {short(said)}, but the tensors are of {timm_name(variant)!r}; the "
+            "two do not belong together"
         )
 
 

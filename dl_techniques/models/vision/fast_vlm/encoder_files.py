@@ -6,7 +6,6 @@ arrays below one group of its weight files. keras-hub is not needed to read eith
 
 from __future__ import annotations
 
-import importlib.resources
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,6 @@ HOLDER = "FastVLMBackbone"
 """The class whose presets hold an encoder."""
 GROUP = "layers/image_embedding/vision_encoder"
 WEIGHT_FILES = "*.weights.h5"
-
-
-def shipped_folder(name: str | Path) -> Path | None:
-    """The folder of a preset inside the package, or None."""
-    if Path(name).name != str(name):
-        return None
-    folder = Path(str(importlib.resources.files("dl_techniques"))) / "presets" / str(name)
-    return folder if (folder / "config.json").is_file() else None
 
 
 def encoder_document(document: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-import os
 import tempfile
 import zipfile
 import zlib
@@ -18,21 +17,24 @@ from typing import Any
 import h5py
 import keras
 
-from dl_techniques.errors import PresetError, VariantError
+from dl_techniques.data.damage import check_sizes
+from dl_techniques.data.folders import updated_folder
+from dl_techniques.errors import DamagedFileError, PresetError, VariantError
+from dl_techniques.models.shipped import CONFIG_FILE, find_shipped
 from dl_techniques.models.vision.fast_vlm.encoder_files import (
     WEIGHT_FILES,
     encoder_document,
     encoder_weights,
-    shipped_folder,
 )
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 _UNREADABLE = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
+    AttributeError,
+    ArithmeticError,
     EOFError,
     RuntimeError,
     zipfile.BadZipFile,
@@ -52,17 +54,12 @@ def is_own(source: Path) -> bool:
 
 
 def save(model: Any, folder: str | Path) -> None:
-    """Writes both files under temporary names and moves them into place."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes both files beside and moves them into place together; other files stay."""
     model = model if getattr(model, "optimizer", None) is None else _without_optimizer(model)
     config = json.dumps(keras.saving.serialize_keras_object(model), indent=2)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        weights, text = Path(scratch) / WEIGHTS_FILE, Path(scratch) / CONFIG_FILE
-        model.save_weights(weights)
-        text.write_text(config, encoding="utf-8")
-        os.replace(weights, folder / WEIGHTS_FILE)
-        os.replace(text, folder / CONFIG_FILE)
+    with updated_folder(folder) as place:
+        model.save_weights(place / WEIGHTS_FILE)
+        (place / CONFIG_FILE).write_text(config, encoding="utf-8")
 
 
 def _without_optimizer(model: Any) -> Any:
@@ -72,9 +69,8 @@ def _without_optimizer(model: Any) -> Any:
 
 
 def find(source: str | Path) -> Path:
-    """What a user named: a path, or a preset inside the package where there is no such path."""
-    path = Path(source)
-    return path if path.exists() else shipped_folder(source) or path
+    """What a user named: a preset inside the package, or a path."""
+    return find_shipped(source) or Path(source)
 
 
 def load(cls: type, source: str | Path, overrides: dict[str, Any]) -> Any:
@@ -127,11 +123,12 @@ def _build(cls: type, path: Path, overrides: dict[str, Any]) -> tuple[Any, bool]
         whole = json.loads(path.read_text(encoding="utf-8"))
         document = encoder_document(whole)
         found, config = document["class_name"], dict(document["config"])
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
+    check_sizes(config, f"{path}: config")
     if found != cls.__name__:
         part = "" if document is whole else " as the encoder of a vision-language model"
-        raise PresetError(f"{path}: holds a {found}{part}, expected a {cls.__name__}")
+        raise PresetError(f"{path}: holds a {found!s:.60}{part}, expected a {cls.__name__}")
     arguments = inspect.signature(cls).parameters  # a saved config may be older than some
     for key in overrides:
         if key not in config and key not in arguments:
@@ -143,7 +140,7 @@ def _build(cls: type, path: Path, overrides: dict[str, Any]) -> tuple[Any, bool]
             {**document, "config": {**config, **overrides}}
         )
         return network, document is not whole
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         if overrides and isinstance(error, VariantError):
             raise  # the file is whole, what was asked for does not go with it
         raise _damaged(path, error) from error
@@ -163,8 +160,8 @@ def _load_archive(cls: type, path: Path, overrides: dict[str, Any]) -> Any:
     return model
 
 
-def _damaged(path: Path, error: Exception) -> PresetError:
-    return PresetError(
+def _damaged(path: Path, error: Exception) -> DamagedFileError:
+    return DamagedFileError(
         f"{path}: cannot be read ({_one_line(error)}); it may be cut short, get it again"
     )
 

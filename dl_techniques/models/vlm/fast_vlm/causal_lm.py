@@ -9,6 +9,7 @@ import keras
 import keras_hub
 
 from dl_techniques.allocator import older_objects_kept
+from dl_techniques.data.folders import updated_folder
 from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.traced_once import TracedOnce
@@ -18,7 +19,11 @@ from dl_techniques.models.vlm.fast_vlm.cloning import RefusesCloning
 from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
 from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
-from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin, store_weights_as
+from dl_techniques.models.vlm.fast_vlm.presets import (
+    PresetMixin,
+    part_of_preset,
+    store_weights_as,
+)
 from dl_techniques.models.vlm.fast_vlm.torch_parameters import TorchParametersMixin
 from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
 from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant, build_variant
@@ -314,17 +319,18 @@ class FastVLMCausalLM(
         max_shard_size: float | None = 10,
         weights_dtype: str | None = None,
     ) -> None:
-        """Writes a folder that `from_preset` reads.
+        """Writes a folder that `from_preset` reads, as `PresetMixin.save_to_preset`.
 
         Args:
-            preset_dir: The folder; made if needed.
+            preset_dir: As there.
             max_shard_size: Size of a weight file in GB at which another is begun.
             weights_dtype: Float type of the weights on disk, e.g. `"float16"`; they are read
                 into the model's own type. Defaults to the variables' type.
         """
-        super().save_to_preset(str(preset_dir), max_shard_size=max_shard_size)
-        if weights_dtype is not None:
-            store_weights_as(preset_dir, weights_dtype)
+        with updated_folder(preset_dir, part_of_preset) as folder:
+            super().save_to_preset(folder, max_shard_size=max_shard_size)
+            if weights_dtype is not None:
+                store_weights_as(folder, weights_dtype)
 
 
 def _sampler_of(temperature: float) -> Any:

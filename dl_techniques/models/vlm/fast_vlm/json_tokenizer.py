@@ -11,6 +11,7 @@ import keras
 import tokenizers
 from keras_hub import tokenizers as hub_tokenizers
 
+from dl_techniques.data.damage import one_line, reading
 from dl_techniques.errors import CheckpointError
 from dl_techniques.models.vlm.fast_vlm.chat_families import get_template
 from dl_techniques.models.vlm.fast_vlm.chat_template import IMAGE
@@ -90,7 +91,7 @@ class FastVLMJsonTokenizer(FastVLMTokenizer):
             data = with_added_token(without_frame(data), self.image_token)
             engine = tokenizers.Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
         except Exception as error:  # the library raises bare Exceptions
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise CheckpointError(f"no usable {FILE_NAME}: {reason}; download it again") from error
         vocabulary = engine.get_vocab(with_added_tokens=True)
         missing = [t for r in ROLES if (t := getattr(self, r)) is not None and t not in vocabulary]
@@ -120,7 +121,8 @@ class FastVLMJsonTokenizer(FastVLMTokenizer):
 
     def load_assets(self, dir_path: str) -> None:
         """Reads the file that `save_assets` wrote."""
-        self.set_content(Path(dir_path, FILE_NAME).read_text(encoding="utf-8"))
+        with reading(Path(dir_path, FILE_NAME)):
+            self.set_content(Path(dir_path, FILE_NAME).read_text(encoding="utf-8"))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments but the content, which is an asset."""

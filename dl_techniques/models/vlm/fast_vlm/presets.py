@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.resources
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,19 +23,22 @@ import h5py
 import keras
 import numpy as np
 
-from dl_techniques.errors import DLTechniquesError, PresetError
+from dl_techniques.data.damage import (
+    check_sizes,
+    of_kind,
+    one_line,
+    safetensors_header,
+    short,
+)
+from dl_techniques.data.folders import updated_folder
+from dl_techniques.errors import DamagedFileError, DLTechniquesError, PresetError
 from dl_techniques.models.foreign import VLM, Reader, find_reader
 from dl_techniques.models.hub import fetch, is_hub_handle
+from dl_techniques.models.shipped import CONFIG_FILE, find_shipped, shipped_presets
 
-CONFIG_FILE = "config.json"
-
-
-def shipped_presets() -> dict[str, Path]:
-    """Names of the presets inside the package, and their folders."""
-    root = Path(str(importlib.resources.files("dl_techniques"))) / "presets"
-    if not root.is_dir():
-        return {}
-    return {p.name: p for p in sorted(root.iterdir()) if (p / CONFIG_FILE).is_file()}
+TOKENIZER = "tokenizer"
+PARTS = ("preprocessor.json", "image_converter.json", f"{TOKENIZER}.json", "task.weights.h5")
+"""What a model's folder has beside its own files, if the model has such a part."""
 
 
 def resolve_preset(source: str | Path) -> str:
@@ -43,7 +46,8 @@ def resolve_preset(source: str | Path) -> str:
 
     Args:
         source: A folder, a `.keras` file, the name of a shipped preset, or a handle with a
-            scheme (`hf://org/name`, `kaggle://...`).
+            scheme (`hf://org/name`, `kaggle://...`). A file or folder of a shipped name counts
+            only if it is a preset itself.
 
     Returns:
         The path of a folder or file whose contents are whole (`hf://` is downloaded, or found in
@@ -56,22 +60,20 @@ def resolve_preset(source: str | Path) -> str:
         source = fetch(str(source))
     if "://" in str(source):
         return str(source)
-    path = Path(source).expanduser()
+    path = find_shipped(source) or Path(source).expanduser()
     if not path.exists():
-        path = _shipped(str(source))
+        raise _unknown(str(source))
     check_preset(path)
     return str(path)
 
 
-def _shipped(name: str) -> Path:
-    """Folder of a shipped preset, or an error that names the nearest one."""
+def _unknown(name: str) -> PresetError:
+    """Nothing has that name: says what does, and which is nearest."""
     shipped = shipped_presets()
-    if name in shipped:
-        return shipped[name]
-    near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name.rstrip("/\\"), shipped, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     names = ", ".join(repr(n) for n in shipped) or "none"
-    raise PresetError(
+    return PresetError(
         f"no preset {name!r}: {hint}give a shipped name ({names}), an existing folder, or "
         "hf://organisation/name"
     )
@@ -99,9 +101,11 @@ def check_preset(path: Path) -> None:
 def _check_file(file: Path) -> None:
     try:
         _CHECKS.get(file.suffix, _refuse)(file)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise PresetError(
+    except DLTechniquesError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = one_line(error, 120)
+        raise DamagedFileError(
             f"{str(file)!r} is damaged or cut short ({reason}); download or write it again"
         ) from error
 
@@ -111,25 +115,25 @@ def _refuse(file: Path) -> None:
 
 
 def _check_json(file: Path) -> None:
-    json.loads(file.read_text(encoding="utf-8"))
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if isinstance(document, dict) and any(name in document for name in _KERAS_OBJECT):
+        for name, kind in _KERAS_OBJECT.items():
+            of_kind(document.get(name), kind, f"{file}: {name}")
+        check_sizes(document["config"], f"{file}: config")
+
+
+_KERAS_OBJECT = {"class_name": str, "registered_name": str, "config": dict}
+"""What every object that Keras wrote has."""
 
 
 def _check_h5(file: Path) -> None:
+    # Every object is opened: a damaged table inside is found here, before a network is built.
     with h5py.File(file, "r") as store:
-        store.keys()
+        store.visititems(lambda name, item: None)
 
 
 def _check_safetensors(file: Path) -> None:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        header_size = int.from_bytes(stream.read(8), "little")
-        if size < 8 or header_size > size - 8:
-            raise ValueError(f"{size} bytes, shorter than its header")
-        header = json.loads(stream.read(header_size))
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    expected = 8 + header_size + max(ends, default=0)
-    if size != expected:
-        raise ValueError(f"{size} bytes instead of {expected}")
+    safetensors_header(file)
 
 
 def _check_keras(file: Path) -> None:
@@ -149,15 +153,29 @@ _CHECKS: dict[str, Callable[[Path], None]] = {
 
 
 @contextmanager
-def _one_line_errors(source: str | Path) -> Iterator[None]:
-    """Turns a loader's own complaints about a preset into a PresetError."""
+def _one_line_errors(cls: type, source: str, asked: bool) -> Iterator[None]:
+    """Turns a loader's own complaints about a preset into one line that names the files."""
     try:
         yield
     except DLTechniquesError:
         raise
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise PresetError(f"cannot load preset {str(source)!r}: {reason}") from error
+    except _COMPLAINTS as error:
+        # What the caller asked for besides may as well be what does not fit.
+        kind = PresetError if asked else DamagedFileError
+        raise kind(
+            f"cannot load preset {source!r} ({' or '.join(_files_of(cls, source))}): "
+            f"{one_line(error, 300)}"
+        ) from error
+
+
+_COMPLAINTS = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+
+
+def _files_of(cls: type, source: str) -> list[str]:
+    """The files of a preset that say what an object of a class is."""
+    own = getattr(cls, "config_file", None)
+    names = [own] if isinstance(own, str) else [CONFIG_FILE, "task.json", *PARTS[:3]]
+    return [name for name in names if (Path(source) / name).is_file()] or [source]
 
 
 class PresetMixin:
@@ -194,10 +212,27 @@ class PresetMixin:
                 Self, reader.load(cls, Path(source), overrides.pop("variant", None), overrides)
             )
         _refuse_variant(preset, overrides)
-        with _one_line_errors(preset):
+        with _one_line_errors(cls, source, bool(args or overrides)):
             if source.endswith(".keras"):
                 return cls._from_keras_file(source, overrides)
             return super().from_preset(source, *args, **overrides)  # type: ignore[misc]
+
+    def save_to_preset(self, preset_dir: str | Path, *args: Any, **options: Any) -> None:
+        """Writes a folder that `from_preset` reads.
+
+        It is written beside and takes its name when it is whole: killed or out of room, an older
+        one is as it was. Files in it that are no part of a preset stay.
+
+        Args:
+            preset_dir: The folder; made if needed.
+            *args: As the KerasHub base takes them (`max_shard_size` of a model).
+            **options: As the KerasHub base takes them.
+
+        Raises:
+            PresetError: `preset_dir` is a file.
+        """
+        with updated_folder(preset_dir, part_of_preset) as folder:
+            super().save_to_preset(str(folder), *args, **options)  # type: ignore[misc]
 
     def export_to_transformers(self, folder: str | Path, **options: Any) -> None:
         """Writes this object in the Hugging Face layout.
@@ -227,13 +262,37 @@ class PresetMixin:
         return model
 
 
+def part_of_preset(name: str, new: Path) -> bool:
+    """Whether an older file belongs to what a new folder holds, and would be read with it.
+
+    Args:
+        name: path of the older file in its folder.
+        new: the new folder, whole.
+    """
+    model = (new / "task.json").is_file()
+    if name.startswith(f"assets/{TOKENIZER}/"):
+        return model or (new / f"{TOKENIZER}.json").is_file()
+    if name.startswith("model") and name.endswith((".weights.h5", ".weights.json")):
+        return any(new.glob("model*.weights.*"))
+    return model and name in PARTS
+
+
 def _foreign_reader(cls: type, source: str, overrides: dict[str, Any]) -> Reader | None:
     """The reader of a local folder in a published layout, or None."""
     config = Path(source) / CONFIG_FILE
-    # Only Hugging Face's configs have this field; asking the readers costs their imports.
-    if not config.is_file() or "model_type" not in json.loads(config.read_text(encoding="utf-8")):
+    if not config.is_file():
         return None
-    return find_reader(VLM, cls, source, overrides.get("variant"))
+    document = json.loads(config.read_text(encoding="utf-8"))
+    # Only Hugging Face's configs have this field; asking the readers costs their imports.
+    if not isinstance(document, dict) or "model_type" not in document:
+        return None
+    reader = find_reader(VLM, cls, source, overrides.get("variant"))
+    if reader is None:
+        raise PresetError(
+            f"{config}: model_type is {short(document['model_type'])}, of which {cls.__name__} "
+            "loads nothing; expected llava_qwen2, fast_vlm or a preset of this package"
+        )
+    return reader
 
 
 def _refuse_variant(preset: str | Path, overrides: dict[str, Any]) -> None:
@@ -251,20 +310,22 @@ def store_weights_as(folder: str | Path, dtype: str) -> None:
     computes as before.
 
     Args:
-        folder: A preset folder; its `*.weights.h5` files are replaced.
+        folder: A preset folder; its `*.weights.h5` files are replaced, each when it is whole.
         dtype: A NumPy float type.
 
     Raises:
         PresetError: a weight does not fit the range of `dtype`.
     """
     for file in sorted(Path(folder).glob("*.weights.h5")):
-        smaller = file.with_suffix(".tmp")
-        with h5py.File(file, "r") as old, h5py.File(smaller, "w") as new:
-            for name in old:
-                old.copy(name, new)
-            for name in _float_datasets(new):
-                _replace_dataset(new, name, dtype)
-        _repack(smaller, file)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+            smaller, packed = Path(scratch) / "smaller.h5", Path(scratch) / "packed.h5"
+            with h5py.File(file, "r") as old, h5py.File(smaller, "w") as new:
+                for name in old:
+                    old.copy(name, new)
+                for name in _float_datasets(new):
+                    _replace_dataset(new, name, dtype)
+            _repack(smaller, packed)
+            packed.replace(file)
 
 
 def _float_datasets(store: h5py.File) -> list[str]:
@@ -290,10 +351,7 @@ def _replace_dataset(store: h5py.File, name: str, dtype: str) -> None:
 
 def _repack(source: Path, target: Path) -> None:
     """Copies a store into a fresh file, which leaves the deleted datasets' space behind."""
-    packed = target.with_suffix(".packed")
-    with h5py.File(source, "r") as old, h5py.File(packed, "w") as new:
+    with h5py.File(source, "r") as old, h5py.File(target, "w") as new:
         new.attrs.update(old.attrs)
         for name in old:
             old.copy(name, new)
-    source.unlink()
-    packed.replace(target)

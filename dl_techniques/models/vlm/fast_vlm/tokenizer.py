@@ -13,7 +13,8 @@ from keras_hub import tokenizers as hub_tokenizers
 from keras_hub.src.utils.tensor_utils import in_tf_function
 from tokenizers import models
 
-from dl_techniques.errors import PromptError
+from dl_techniques.data.damage import one_line
+from dl_techniques.errors import DamagedFileError, PromptError
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.byte_level import (
     Merge,
@@ -130,6 +131,20 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
         self.merges = [" ".join(pair) for pair in pairs]
         self._tokenizer = build_engine(models.BPE(vocab=self.vocabulary, merges=pairs))
         self._tokenizer.add_special_tokens(self.unsplittable_tokens)
+
+    def load_assets(self, dir_path: str) -> None:
+        """Reads the two files that `save_assets` wrote.
+
+        Raises:
+            DamagedFileError: they are damaged or do not belong together.
+        """
+        try:
+            super().load_assets(dir_path)
+        except Exception as error:  # the tokenizers library raises bare Exceptions
+            raise DamagedFileError(
+                f"{dir_path}: vocabulary.json and merges.txt are damaged or do not belong together "
+                f"({one_line(error)}); download or write them again"
+            ) from error
 
     def _use_tf_workflow(self) -> bool:
         if in_tf_function():

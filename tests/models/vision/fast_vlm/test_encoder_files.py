@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from dl_techniques.errors import PresetError, VariantError
-from dl_techniques.models.vision.fast_vlm.encoder_files import GROUP, shipped_folder
+from dl_techniques.models.shipped import find_shipped
+from dl_techniques.models.vision.fast_vlm.encoder_files import GROUP
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
@@ -21,7 +22,7 @@ from tests.helpers import numbers, random_array
 from tests.models.vision.fast_vlm.small_network import SIZE, make_smaller_network
 from tests.models.vlm.fast_vlm import small_model
 
-DEMO = shipped_folder("demo")
+DEMO = find_shipped("demo")
 needs_demo = pytest.mark.skipif(DEMO is None, reason="the shipped model is not in this checkout")
 
 
@@ -105,4 +106,4 @@ def test_refusals(copy: Path, tmp_path: Path) -> None:
     (copy / "config.json").write_text(json.dumps(document))
     with pytest.raises(PresetError, match=r"config\.json: cannot be read"):
         FastVLM.from_preset(copy)
-    assert shipped_folder("../presets/demo") is None and shipped_folder("dmo") is None
+    assert find_shipped("../presets/demo") is None and find_shipped("dmo") is None

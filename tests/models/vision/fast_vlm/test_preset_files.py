@@ -15,6 +15,7 @@ from dl_techniques.errors import PresetError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.fast_vlm.preset_files import CONFIG_FILE, WEIGHTS_FILE
 from tests.helpers import numbers, relative_difference
+from tests.killed import contents, states_when_killed
 from tests.models.vision.fast_vlm.small_network import make_smaller_network, pictures
 
 
@@ -196,3 +197,15 @@ def test_saving_again_replaces(preset: Path) -> None:
     loaded = FastVLM.from_preset(preset)
     assert loaded.folded
     np.testing.assert_array_equal(numbers(loaded(pictures())), numbers(network(pictures())))
+
+
+@pytest.mark.once
+def test_killed_while_saving_both_files_are_of_one_network(preset: Path) -> None:
+    network = make_smaller_network(include_top=False, depths=(1, 2))
+    before = contents(preset)
+    states = states_when_killed(lambda: network.save_to_preset(preset), preset.parent)
+    assert len(states) > 5
+    for state in states:
+        found = {n: state.get(f"{preset.name}/{n}") for n in before}
+        assert len({found[name] == before[name] for name in before}) == 1
+        assert None not in found.values()
