@@ -9,6 +9,7 @@ import keras
 import keras_hub
 
 from dl_techniques.layers.token_selector import TokenSelector
+from dl_techniques.models.portable_compile import PortableCompile, portable
 from dl_techniques.models.vlm.fast_vlm.decoders import adapt
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin
 from dl_techniques.models.vlm.fast_vlm.projector import ImageEmbedding, ImageSplice, Projector
@@ -16,7 +17,9 @@ from dl_techniques.models.vlm.fast_vlm.torch_parameters import TorchParametersMi
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbone):
+class FastVLMBackbone(
+    PresetMixin, TorchParametersMixin, PortableCompile, keras_hub.models.Backbone
+):
     """A vision-language model up to the last hidden states.
 
     Pictures go through the encoder and the projector; their rows replace the placeholder
@@ -139,8 +142,8 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         selector = self.image_embedding.selector
         return {
             **super().get_config(),
-            "vision_encoder": keras.saving.serialize_keras_object(self.vision_encoder),
-            "text_backbone": keras.saving.serialize_keras_object(self.text_backbone),
+            "vision_encoder": portable(keras.saving.serialize_keras_object(self.vision_encoder)),
+            "text_backbone": portable(keras.saving.serialize_keras_object(self.text_backbone)),
             "projector_dim": self.projector_dim,
             "image_tokens": selector.num_tokens,
             "trained_selection": selector.trained,
@@ -161,7 +164,7 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         for part in ("vision_encoder", "text_backbone"):
             if not isinstance(config[part], dict):
                 continue
-            serialized = copy.deepcopy(config[part])
+            serialized = portable(copy.deepcopy(config[part]))
             if _is_plain(override):
                 serialized = _with_dtype(serialized, keras.dtype_policies.serialize(override))
             config[part] = keras.saving.deserialize_keras_object(serialized)

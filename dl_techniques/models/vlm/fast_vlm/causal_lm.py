@@ -12,6 +12,7 @@ import keras_hub
 
 from dl_techniques.allocator import older_objects_kept
 from dl_techniques.layers.reparameterization import sync_variables
+from dl_techniques.models.portable_compile import PortableCompile, portable
 from dl_techniques.models.traced_once import TracedOnce
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
@@ -31,6 +32,7 @@ class FastVLMCausalLM(
     GenerationMixin,
     TrainingMixin,
     TorchParametersMixin,
+    PortableCompile,
     TracedOnce,
     keras_hub.models.CausalLM,
 ):
@@ -207,7 +209,7 @@ class FastVLMCausalLM(
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was compiled when it was saved."""
-        config = dict(config)
+        config = portable(config)
         sampler = config.pop("sampler", "auto")
         self.compile(**keras.saving.deserialize_keras_object(config), sampler=sampler)
         self.optimizer.build(self.trainable_variables)
