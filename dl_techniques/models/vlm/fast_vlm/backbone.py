@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import keras_hub
 
 from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.portable_compile import PortableCompile, portable
+from dl_techniques.models.vlm.fast_vlm import lora_files
 from dl_techniques.models.vlm.fast_vlm.decoders import adapt
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin
 from dl_techniques.models.vlm.fast_vlm.projector import ImageEmbedding, ImageSplice, Projector
@@ -136,6 +138,37 @@ class FastVLMBackbone(
         """The layers that LoRA changes: those the decoder names."""
         names: list[str] = self.text_backbone.default_lora_layer_names()
         return names
+
+    def save_lora_weights(self, filepath: str | Path) -> None:
+        """Writes the LoRA weights and what is trained beside them, layers named by their paths.
+
+        Args:
+            filepath: ends in `.lora.h5`.
+
+        Raises:
+            ValueError: no layer has LoRA, or another ending.
+
+        Example:
+            >>> import tempfile
+            >>> from dl_techniques import FastVLMCausalLM
+            >>> backbone = FastVLMCausalLM.from_preset("demo").backbone
+            >>> backbone.enable_lora(rank=2)
+            >>> path = tempfile.mkdtemp() + "/tuned.lora.h5"
+            >>> backbone.save_lora_weights(path)
+            >>> backbone.load_lora_weights(path)
+        """
+        lora_files.save(self, filepath)
+
+    def load_lora_weights(self, filepath: str | Path) -> None:
+        """Reads what `save_lora_weights` wrote, on any backend; enables LoRA where it is not.
+
+        Args:
+            filepath: of the file; KerasHub's own with numbered layers is read as well.
+
+        Raises:
+            CheckpointError: no such file, a damaged one, or one of other layers, shapes or rank.
+        """
+        lora_files.load(self, filepath)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the two parts serialized with their own data types."""
