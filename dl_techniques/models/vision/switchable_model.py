@@ -17,6 +17,7 @@ from dl_techniques.layers.freezing import set_flags, take_flags
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.models import hub
 from dl_techniques.models.foreign import VISION, find_reader
+from dl_techniques.models.portable_compile import PortableCompile, portable
 from dl_techniques.models.torch_recording import recorded_predictions
 from dl_techniques.models.traced_once import TracedOnce
 from dl_techniques.models.vision import keras_quantization
@@ -25,7 +26,7 @@ from dl_techniques.models.vision.fast_vlm import preset_files
 _QUANTIZED = "dl_techniques.compression.quantized_networks"
 
 
-class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
+class SwitchableModel(Reparameterizable, PortableCompile, TracedOnce, keras.Model):
     """A functional network of switchable layers.
 
     Subclasses call `super().__init__(inputs=..., outputs=..., name=...)`, set their sublayers and
@@ -161,7 +162,7 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as a saved model was; Keras asks for this where `compile` is overridden."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.compile(**keras.saving.deserialize_keras_object(portable(config)))
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,6 +12,8 @@ import keras_hub
 from dl_techniques.errors import VariantError
 from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.token_selector import TokenSelector
+from dl_techniques.models.portable_compile import PortableCompile, portable
+from dl_techniques.models.vlm.fast_vlm import lora_files
 from dl_techniques.models.vlm.fast_vlm.decoders import adapt
 from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin
 from dl_techniques.models.vlm.fast_vlm.projector import ImageEmbedding, ImageSplice, Projector
@@ -18,7 +21,9 @@ from dl_techniques.models.vlm.fast_vlm.torch_parameters import TorchParametersMi
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbone):
+class FastVLMBackbone(
+    PresetMixin, TorchParametersMixin, PortableCompile, keras_hub.models.Backbone
+):
     """A vision-language model up to the last hidden states.
 
     Pictures go through the encoder and the projector; their rows replace the placeholder
@@ -156,13 +161,44 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         names: list[str] = self.text_backbone.default_lora_layer_names()
         return names
 
+    def save_lora_weights(self, filepath: str | Path) -> None:
+        """Writes the LoRA weights and what is trained beside them, layers named by their paths.
+
+        Args:
+            filepath: ends in `.lora.h5`.
+
+        Raises:
+            ValueError: no layer has LoRA, or another ending.
+
+        Example:
+            >>> import tempfile
+            >>> from dl_techniques import FastVLMCausalLM
+            >>> backbone = FastVLMCausalLM.from_preset("demo").backbone
+            >>> backbone.enable_lora(rank=2)
+            >>> path = tempfile.mkdtemp() + "/tuned.lora.h5"
+            >>> backbone.save_lora_weights(path)
+            >>> backbone.load_lora_weights(path)
+        """
+        lora_files.save(self, filepath)
+
+    def load_lora_weights(self, filepath: str | Path) -> None:
+        """Reads what `save_lora_weights` wrote, on any backend; enables LoRA where it is not.
+
+        Args:
+            filepath: of the file; KerasHub's own with numbered layers is read as well.
+
+        Raises:
+            CheckpointError: no such file, a damaged one, or one of other layers, shapes or rank.
+        """
+        lora_files.load(self, filepath)
+
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the two parts serialized with their own data types."""
         selector = self.image_embedding.selector
         return {
             **super().get_config(),
-            "vision_encoder": keras.saving.serialize_keras_object(self.vision_encoder),
-            "text_backbone": keras.saving.serialize_keras_object(self.text_backbone),
+            "vision_encoder": portable(keras.saving.serialize_keras_object(self.vision_encoder)),
+            "text_backbone": portable(keras.saving.serialize_keras_object(self.text_backbone)),
             "projector_dim": self.projector_dim,
             "image_tokens": selector.num_tokens,
             "trained_selection": selector.trained,
@@ -185,7 +221,7 @@ class FastVLMBackbone(PresetMixin, TorchParametersMixin, keras_hub.models.Backbo
         for part in ("vision_encoder", "text_backbone"):
             if not isinstance(config[part], dict):
                 continue
-            serialized = copy.deepcopy(config[part])
+            serialized = portable(copy.deepcopy(config[part]))
             if _is_plain(override):
                 serialized = _with_dtype(serialized, keras.dtype_policies.serialize(override))
             config[part] = keras.saving.deserialize_keras_object(serialized)

@@ -12,6 +12,7 @@ from dl_techniques.allocator import older_objects_kept
 from dl_techniques.data.folders import updated_folder
 from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.reparameterization import sync_variables
+from dl_techniques.models.portable_compile import PortableCompile, portable
 from dl_techniques.models.traced_once import TracedOnce
 from dl_techniques.models.vision.keras_quantization import layer_filter
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
@@ -38,6 +39,7 @@ class FastVLMCausalLM(
     TrainingMixin,
     TorchParametersMixin,
     RefusesCloning,
+    PortableCompile,
     TracedOnce,
     keras_hub.models.CausalLM,
 ):
@@ -231,7 +233,7 @@ class FastVLMCausalLM(
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was compiled when it was saved."""
-        config = dict(config)
+        config = portable(config)
         sampler = config.pop("sampler", "auto")
         self.compile(**keras.saving.deserialize_keras_object(config), sampler=sampler)
         self.optimizer.build(self.trainable_variables)
