@@ -12,9 +12,43 @@ Example:
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+# Characters of a name, and of a whole message, that are shown.
+MAX_NAME = 100
+MAX_MESSAGE = 4000
+# Longer pieces without a space are names that someone put into a message as they came.
+_LONG_WORD = re.compile(rf"\S{{{2 * MAX_NAME},}}")
+
+
+def shorten(name: Any, most: int = MAX_NAME) -> str:
+    """A name for messages: its beginning and its end, on one line.
+
+    Args:
+        name: What is named; shown as `str` shows it.
+        most: Most characters to show, before those that cannot be printed are spelled out.
+
+    Example:
+        >>> shorten("data:image/png;base64," + 1000 * "A" + "B", 30)
+        'data:image... AAAAAAAAAAAAAAAB'
+    """
+    text = str(name)
+    if len(text) > most:
+        head = most // 3
+        text = f"{text[:head]}... {text[len(text) - most + head + 4 :]}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
 
 class DLTechniquesError(Exception):
-    """Root of all errors that a user's input can cause."""
+    """Root of all errors that a user's input can cause.
+
+    Whatever a message was made from, it stays readable: very long names in it are shortened.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        short = (_readable(a) if isinstance(a, str) else a for a in args)
+        super().__init__(*short, **kwargs)  # an ImportError also takes the module's name
 
 
 class ImageError(DLTechniquesError, ValueError):
@@ -55,3 +89,10 @@ class CompressionError(DLTechniquesError, ValueError):
 
 class MissingExtraError(DLTechniquesError, ImportError):
     """An optional dependency is needed; the message names the extra to install."""
+
+
+def _readable(message: str) -> str:
+    """A message of bounded length."""
+    message = _LONG_WORD.sub(lambda word: shorten(word[0]), message)
+    half = MAX_MESSAGE // 2
+    return message if len(message) <= MAX_MESSAGE else f"{message[:half]} ... {message[-half:]}"
