@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from dl_techniques.data.texts import check_text
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.chat_template import Message
@@ -99,10 +100,11 @@ class Chat:
             An iterator over pieces of the answer.
 
         Raises:
-            PromptError: an empty question, a wrong number of pictures, or a conversation that
-                no longer fits the context. The conversation stays as it was.
+            PromptError: a question that is empty or no text, a wrong number of pictures, or a
+                conversation that no longer fits the context. The conversation stays as it was.
             ImageError: a picture that cannot be read.
         """
+        check_text(question, "the question")
         if self._turn is not None:
             self._turn.close()
         self._check_rows()
