@@ -59,6 +59,14 @@ class PromptError(DLTechniquesError, ValueError):
     """A question, a conversation or its pictures do not form a valid prompt."""
 
 
+class SamplingError(DLTechniquesError, ValueError):
+    """A sampler, one of its numbers, or a seed says nothing about how to choose a token."""
+
+
+class NonFiniteError(DLTechniquesError, ArithmeticError):
+    """A model computes NaN or infinities where an answer is to be chosen."""
+
+
 class PresetError(DLTechniquesError, ValueError):
     """A preset is unknown, incomplete or does not fit the class that loads it."""
 

@@ -184,9 +184,13 @@ class Host:
         return np.divide(image[None], np.float32(255))
 
     def picture_rows(self, path: str | Path) -> Array:
-        """float32[T, D]: what the decoder reads in the place of a picture."""
+        """float32[T, D]: what the decoder reads in the place of a picture.
+
+        Raises:
+            HostError: no picture, or its features are not finite.
+        """
         features = self.encoder("encode", image=self.picture_pixels(path))
-        return self.adapter("adapt", **features)["rows"][0]
+        return _finite(self.adapter("adapt", **features)["rows"][0], f"the features of {path}")
 
     def token_rows(self, ids: Sequence[int]) -> Array:
         """float32[len(ids), D]: the embeddings of tokens."""
@@ -209,12 +213,14 @@ class Host:
         """float32[n, D]: the whole prompt, pictures and text in their places.
 
         Raises:
-            HostError: too many pictures, or an empty question.
+            HostError: too many pictures, or a question that is empty or cannot be UTF-8.
         """
         question = question.strip() if self.manifest["trim"] else question
         layouts = self.manifest["prompts"]
         if not question.strip() or self.manifest["picture_mark"] in question:
             raise HostError(f"a question of some words is needed, without marks; got {question!r}")
+        if re.search("[\ud800-\udfff]", question):  # bytes that could not be read
+            raise HostError(f"the question is no UTF-8: {question!r:.80}")
         if len(pictures) >= len(layouts):
             raise HostError(f"{len(pictures)} pictures; this export takes up to {len(layouts) - 1}")
         waiting, rows = iter(pictures), []
@@ -259,7 +265,7 @@ class Host:
         """The tokens of the answer to a prompt, a stop token included.
 
         Raises:
-            HostError: the prompt fills the cache.
+            HostError: the prompt fills the cache, or logits are not finite.
         """
         place, slots = len(rows) - 1, self.manifest["cache_length"]
         if len(rows) >= slots:
@@ -268,7 +274,8 @@ class Host:
         caches, row = self.read_rows(rows[:-1], self.empty_caches()), rows[-1:]
         for step in range(room):
             logits, caches = self.next_logits(row, place + step, caches)
-            token = int(logits.argmax())
+            part = f"step {step}" if step else "prefill"
+            token = int(_finite(logits, f"the logits of {part}").argmax())
             yield token
             if token in self.manifest["stop_ids"]:
                 return
@@ -291,6 +298,12 @@ class Host:
 
 def _models(files: dict[str, str]) -> set[str]:
     return {name for part, name in files.items() if part != "tokenizer"}
+
+
+def _finite(numbers: Array, what: str) -> Array:
+    if not np.isfinite(numbers).all():
+        raise HostError(f"{what} are not finite (NaN or infinite): export the model again")
+    return numbers
 
 
 def chunks(rows: int, lengths: Sequence[int], slots: int) -> Iterator[tuple[int, int]]:

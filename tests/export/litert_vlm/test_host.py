@@ -137,6 +137,31 @@ def test_a_stop_token_ends_the_answer(opened: host.Host, monkeypatch: Any) -> No
 
 
 @needs_tensorflow
+def test_numbers_that_are_not_finite(opened: host.Host, tmp_path: Path, monkeypatch: Any) -> None:
+    """The first bad part is named; nothing is printed as an answer."""
+    picture = save_pictures(tmp_path, 1)[0]
+    rows, real = opened.prompt_rows([], QUESTION), opened.next_logits
+
+    def spoilt(step: int) -> Any:
+        def next_logits(row: Any, place: int, caches: Any) -> Any:
+            logits, caches = real(row, place, caches)
+            return (logits * np.nan if place == len(rows) - 1 + step else logits), caches
+
+        return next_logits
+
+    for step, part in ((0, "prefill"), (2, "step 2")):
+        monkeypatch.setattr(opened, "next_logits", spoilt(step))
+        tokens = opened.tokens(rows, 8)
+        assert len([next(tokens) for _ in range(step)]) == step
+        with pytest.raises(host.HostError, match=f"^the logits of {part} are not finite"):
+            next(tokens)
+    nowhere = {"rows": np.full((1, 4, 8), np.inf, "float32")}
+    monkeypatch.setattr(opened, "adapter", lambda *_, **__: nowhere)
+    with pytest.raises(host.HostError, match="^the features of .* are not finite"):
+        opened.prompt_rows([picture], QUESTION)
+
+
+@needs_tensorflow
 def test_two_pictures_and_a_long_question(opened: host.Host, tmp_path: Path) -> None:
     """A prompt of many chunks whose last rows leave no room for padding."""
     paths, question = save_pictures(tmp_path), "why is the cat on the mat? " * 8
@@ -154,7 +179,8 @@ def test_two_pictures_and_a_long_question(opened: host.Host, tmp_path: Path) -> 
 @needs_tensorflow
 def test_questions_that_are_refused(opened: host.Host, tmp_path: Path) -> None:
     many = save_pictures(tmp_path, 5)
-    for pictures, question in (([], " "), ([], "what is <image>?"), (many, QUESTION)):
+    refused = (([], " "), ([], "what is <image>?"), (many, QUESTION), ([], "a\udcff"))
+    for pictures, question in refused:
         with pytest.raises(host.HostError):
             opened.prompt_rows(pictures, question)
     with pytest.raises(host.HostError, match="cache"):

@@ -7,6 +7,7 @@ are, whatever the other prompts of the batch do.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from typing import Any
 
@@ -15,7 +16,9 @@ import keras_hub
 import numpy as np
 from keras import ops
 
+from dl_techniques.models.vlm.fast_vlm.finite import non_finite_error
 from dl_techniques.models.vlm.fast_vlm.phases import DecodeState, Phases
+from dl_techniques.models.vlm.fast_vlm.sampling import divided
 
 Tensor = Any
 IMPOSSIBLE = -1e9
@@ -28,6 +31,7 @@ def beam_search(
     sampler: keras_hub.samplers.BeamSampler,
     stop_ids: Collection[int],
     limits: np.ndarray,
+    features: Tensor | None = None,
 ) -> list[list[int]]:
     """The most probable continuation found for every prompt.
 
@@ -38,9 +42,13 @@ def beam_search(
         sampler: Says how many beams, and the temperature.
         stop_ids: Tokens that end an answer.
         limits: int[B]. Most new tokens of every prompt.
+        features: float[B, M, D] of the pictures read with the prompts, or None.
 
     Returns:
         B lists of tokens; a stop token that was written is included.
+
+    Raises:
+        NonFiniteError: logits of a beam that is not finished are NaN or infinite.
     """
     beams = int(sampler.num_beams)
     prompts = len(limits)
@@ -53,9 +61,12 @@ def beam_search(
     scores = np.tile([0.0] + [IMPOSSIBLE] * (beams - 1), (prompts, 1)).astype("float32")
     done = np.zeros((prompts, beams), bool)
     written: list[list[list[int]]] = [[[] for _ in range(beams)] for _ in range(prompts)]
-    while True:
+    for step in itertools.count():
         chosen = select(logits, scores, done)
-        scores, parents, tokens = (keras.ops.convert_to_numpy(x) for x in chosen)
+        scores, parents, tokens, bad = (keras.ops.convert_to_numpy(x) for x in chosen)
+        if bad.any():
+            raise non_finite_error(phases.backbone, bad, step, features)
+        features = None
         done = np.take_along_axis(done, parents, axis=1)
         written = _continue(written, parents, tokens, done)
         lengths = np.array([[len(beam) for beam in row] for row in written])
@@ -65,6 +76,7 @@ def beam_search(
         rows = (parents + np.arange(prompts)[:, None] * beams).reshape(-1)
         state = phases.take_rows(state, rows)
         logits, state = phases.decode_step(tokens.reshape(-1).astype("int32"), state)
+    raise AssertionError("unreachable: every prompt has a limit")
 
 
 def _continue(
@@ -81,18 +93,27 @@ def _continue(
 
 
 def _select_function(sampler: keras_hub.samplers.BeamSampler, beams: int) -> Any:
-    """(logits[B*k, V], scores[B, k], done[B, k]) -> scores, parents and tokens, each [B, k]."""
+    """(logits[B*k, V], scores[B, k], done[B, k]) -> scores, parents and tokens, each [B, k].
 
-    def select(logits: Tensor, scores: Tensor, done: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    And bool[B]: whether logits of a beam that goes on are not finite.
+    """
+
+    def select(
+        logits: Tensor, scores: Tensor, done: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         size = logits.shape[-1]
-        logits = ops.cast(logits, "float32") / sampler.temperature
-        steps = ops.reshape(ops.log_softmax(logits, axis=-1), (-1, beams, size))
+        finite = ops.reshape(ops.all(ops.isfinite(logits), axis=-1), (-1, beams))
+        scaled, fits, best = divided(logits, sampler)
+        alone = ops.where(best > 0, 0.0, IMPOSSIBLE)
+        steps = ops.where(fits, ops.log_softmax(scaled, axis=-1), alone)
+        steps = ops.reshape(steps, (-1, beams, size))
         # A finished beam has one continuation: itself, at no cost.
         itself = ops.where(ops.arange(size) == 0, 0.0, IMPOSSIBLE)[None, None]
         steps = ops.where(done[:, :, None], itself, steps)
         totals = ops.reshape(scores[:, :, None] + steps, (-1, beams * size))
-        best, places = ops.top_k(totals, k=beams)
+        values, places = ops.top_k(totals, k=beams)
         places = ops.cast(places, "int32")
-        return best, places // size, places % size
+        bad = ops.any(ops.logical_not(ops.logical_or(finite, done)), axis=-1)
+        return values, places // size, places % size, bad
 
     return select

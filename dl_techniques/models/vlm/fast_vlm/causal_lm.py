@@ -25,6 +25,11 @@ from dl_techniques.models.vlm.fast_vlm.presets import (
     part_of_preset,
     store_weights_as,
 )
+from dl_techniques.models.vlm.fast_vlm.sampler_checks import (
+    check_sampler,
+    check_temperature,
+    resolve,
+)
 from dl_techniques.models.vlm.fast_vlm.torch_parameters import TorchParametersMixin
 from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
 from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant, build_variant
@@ -94,7 +99,7 @@ class FastVLMCausalLM(
         self.backbone = backbone
         self.preprocessor = preprocessor
         self.max_new_tokens = max_new_tokens
-        self.temperature = float(temperature)
+        self.temperature = check_temperature(temperature)
 
         # === Functional Model ===
         inputs = backbone.input
@@ -191,9 +196,12 @@ class FastVLMCausalLM(
             sampler: Name of a KerasHub sampler or one itself; "auto" for what the model's
                 `temperature` says.
             **kwargs: Of `keras.Model.compile`.
+
+        Raises:
+            SamplingError: the sampler is unknown, or a number of it means nothing.
         """
-        if sampler == "auto":
-            sampler = _sampler_of(self.temperature)
+        sampler = resolve(_sampler_of(self.temperature) if sampler == "auto" else sampler)
+        check_sampler(sampler)
         super().compile(
             optimizer, loss, weighted_metrics=weighted_metrics, sampler=sampler, **kwargs
         )
@@ -235,7 +243,9 @@ class FastVLMCausalLM(
         """Compiles a loaded model as it was compiled when it was saved."""
         config = portable(config)
         sampler = config.pop("sampler", "auto")
-        self.compile(**keras.saving.deserialize_keras_object(config), sampler=sampler)
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if sampler != "auto":  # not checked: a file must load, whatever its sampler can answer
+            self.sampler = resolve(sampler)
         self.optimizer.build(self.trainable_variables)
 
     def quantize(
@@ -337,6 +347,6 @@ class FastVLMCausalLM(
 
 def _sampler_of(temperature: float) -> Any:
     """How Apple's `predict.py` chooses: transformers' sampling, whose `top_k` is 50."""
-    if not temperature:
+    if temperature == 0.0:
         return "greedy"
     return keras_hub.samplers.TopKSampler(k=TOP_K, temperature=temperature)

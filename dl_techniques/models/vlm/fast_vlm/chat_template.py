@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dl_techniques.data.texts import check_text
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.chat_families import ChatTemplate, Control, get_template
 
@@ -78,8 +79,8 @@ def render(
         tokenizing piece by piece equals tokenizing the whole string.
 
     Raises:
-        PromptError: wrong roles or order, an empty text, or a number of `<image>` marks that
-            differs from `num_images`.
+        PromptError: wrong roles or order, an empty text, one that is no str or cannot be UTF-8,
+            or a number of `<image>` marks that differs from `num_images`.
 
     Example:
         >>> as_text(render([{"role": "user", "content": "Hi"}], system_prompt=None))
@@ -88,6 +89,8 @@ def render(
     family = get_template(template)
     messages = _checked(messages, answer_next)
     messages = _place_images(messages, num_images)
+    if system_prompt:
+        check_text(system_prompt, "`system_prompt`")
     if messages[0]["role"] != "system" and system_prompt:
         messages = [{"role": "system", "content": system_prompt}, *messages]
     segments = [_mark(family.begin)] if family.begin else []
@@ -172,8 +175,7 @@ def _check_message(index: int, message: Any) -> None:
     role, content = message["role"], message["content"]
     if role not in ROLES:
         raise PromptError(f"Message {index} has role {role!r}; use one of {list(ROLES)}.")
-    if not isinstance(content, str):
-        raise PromptError(f"Message {index}: `content` must be a str, got {type(content).__name__}")
+    check_text(content, f"Message {index}: `content`")
     spoken = content.replace(IMAGE, "") if role == "user" else content
     if role != "system" and not spoken.strip():
         what = "question" if role == "user" else "answer"

@@ -14,7 +14,7 @@ import keras_hub
 import numpy as np
 from keras_hub.samplers import Sampler
 
-from dl_techniques.errors import PromptError
+from dl_techniques.errors import PromptError, SamplingError
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.beam import beam_search
 from dl_techniques.models.vlm.fast_vlm.phases import DecodeState, Phases
@@ -29,9 +29,11 @@ from dl_techniques.models.vlm.fast_vlm.requests import (
     pad_rows,
     stop_ids_of,
 )
+from dl_techniques.models.vlm.fast_vlm.sampler_checks import check_seed
 from dl_techniques.models.vlm.fast_vlm.sampling import (
     RowRandom,
     TokenChooser,
+    draws,
     get_sampler,
     row_keys,
     seed_of,
@@ -149,7 +151,8 @@ class GenerationMixin:
             strip_prompt: False to get the prompt's text in front of the answer.
             max_new_tokens: Most tokens of an answer. Defaults to what `max_length` leaves, or,
                 where that is not given either, to the model's own `max_new_tokens`.
-            sampler: Name or KerasHub sampler. Defaults to the one given to `compile`.
+            sampler: Name or KerasHub sampler. Defaults to the one given to `compile`. At
+                temperature 0 any of them is greedy; a k above the vocabulary is all of it.
             seed: Seed of random samplers, or one per prompt. Defaults to the sampler's own; a
                 sampler without one draws anew every time.
 
@@ -160,6 +163,8 @@ class GenerationMixin:
         Raises:
             PromptError: a prompt that is too long, empty, or with a wrong number of pictures.
             ImageError: a picture that cannot be read.
+            SamplingError: a sampler, a number of it or a seed that means nothing.
+            NonFiniteError: the model computes NaN or infinities; says where they begin.
         """
         results: list[Any] = []
         for batch in batches_of(inputs):
@@ -195,7 +200,9 @@ class GenerationMixin:
 
         Raises:
             PromptError: more than one prompt, or a wrong one.
-            ValueError: the model has no preprocessor, or the sampler is beam search.
+            SamplingError: as `generate`; also for beam search.
+            NonFiniteError: while reading, as `generate`.
+            ValueError: the model has no preprocessor.
 
         Example:
             >>> for piece in model.stream({"prompts": "What?", "images": path}):  # doctest: +SKIP
@@ -229,7 +236,7 @@ class GenerationMixin:
         if max_new_tokens is None and max_length is None:
             max_new_tokens = self.max_new_tokens
         limits = limits_of(prompts.lengths, longest, max_new_tokens)
-        seed = seed_of(chosen) if seed is None else seed
+        seed = check_seed(seed_of(chosen) if seed is None else seed, len(limits))
         return Request(inputs, prompts, limits, self.stop_ids(stop_token_ids), chosen, seed)
 
     def _align(self, inputs: Mapping[str, Any]) -> Prompts:
@@ -239,33 +246,37 @@ class GenerationMixin:
         """The tokens that end an answer; `"auto"` for those of the tokenizer.
 
         Raises:
-            ValueError: `"auto"` without a preprocessor to ask.
+            PromptError: `"auto"` without a preprocessor to ask, or anything but token ids.
         """
         return stop_ids_of(self.preprocessor, stop_token_ids)
 
-    def _prefilled(self, request: Request) -> tuple[Tensor, DecodeState]:
-        """The first two phases."""
+    def _prefilled(self, request: Request) -> tuple[Tensor, DecodeState, Tensor]:
+        """The first two phases: logits, state, and the pictures' features."""
         prompts = request.prompts
         rows = self.phases.encode_images(request.inputs["images"], prompts.used)
         capacity = bucket(prompts.length + int(request.limits.max()))
-        return self.phases.prefill(prompts, rows, capacity)
+        return *self.phases.prefill(prompts, rows, capacity), rows
 
     def _chooser(self, request: Request) -> TokenChooser:
-        keys = row_keys(request.seed, request.contents())
-        return TokenChooser(request.sampler, RowRandom(keys), self.phases.functions)
+        randomness = None
+        if draws(request.sampler):
+            randomness = RowRandom(row_keys(request.seed, request.contents()))
+        return TokenChooser(request.sampler, randomness, self.phases.functions)
 
     def _loop(self, request: Request) -> TokenLoop:
-        logits, state = self._prefilled(request)
+        logits, state, features = self._prefilled(request)
         chooser = self._chooser(request)
-        return TokenLoop(self.phases, logits, state, chooser, request.stop_ids, request.limits)
+        return TokenLoop(
+            self.phases, logits, state, chooser, request.stop_ids, request.limits, features
+        )
 
     def _answer(self, request: Request) -> list[list[int]]:
         """The new tokens of every row."""
         if not isinstance(request.sampler, keras_hub.samplers.BeamSampler):
             return self._loop(request).collect()
-        logits, state = self._prefilled(request)
+        logits, state, features = self._prefilled(request)
         return beam_search(
-            self.phases, logits, state, request.sampler, request.stop_ids, request.limits
+            self.phases, logits, state, request.sampler, request.stop_ids, request.limits, features
         )
 
     def _output(self, request: Request, answers: list[list[int]], strip_prompt: bool) -> Any:
@@ -283,4 +294,4 @@ class GenerationMixin:
     @staticmethod
     def _refuse_beams(sampler: Sampler) -> None:
         if isinstance(sampler, keras_hub.samplers.BeamSampler):
-            raise ValueError("beam search has no answer before its end: use generate()")
+            raise SamplingError("beam search has no answer before its end: use generate()")

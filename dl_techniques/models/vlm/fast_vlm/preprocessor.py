@@ -129,7 +129,7 @@ class FastVLMCausalLMPreprocessor(PresetMixin, hub_models.CausalLMPreprocessor):
         Returns:
             One encoded conversation per row, not yet cut or padded.
         """
-        records = to_records(x)
+        records = to_records(x, names)
         if names is None:
             names = [f"prompt {i}" if len(records) > 1 else "" for i in range(len(records))]
         return self._encoder().encode(records, learn, names)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dl_techniques.data.texts import check_numpy_text, is_text, list_of_texts
 from dl_techniques.errors import PromptError
 
 PROMPT_KEYS = {"prompts", "images", "responses"}
@@ -22,34 +23,45 @@ class Record:
     images: Sequence[Any] = ()
 
 
-def to_records(x: Any) -> list[Record]:
+def to_records(x: Any, names: Sequence[str] | None = None) -> list[Record]:
     """Normalize inputs to a list of conversations.
 
     Args:
         x: A question, a prompt dict, a conversation dict, or a list or array of these.
+        names: What errors call the entries of a list; None for their place in it.
 
     Returns:
         One `Record` per row of the batch.
 
     Raises:
-        PromptError: unknown keys, no input, or lists of different lengths.
+        PromptError: unknown keys, no input, lists of different lengths, or a question or answer
+            that is no text; says where it stands.
     """
     if isinstance(x, Record):
         return [x]
-    if isinstance(x, (str, bytes, np.str_)):
+    if isinstance(x, np.ndarray):
+        x = list_of_texts(x)
+    if is_text(x):
         return [_question(x)]
     if isinstance(x, Mapping):
         return _from_messages(x) if "messages" in x else _from_prompts(x)
-    if isinstance(x, np.ndarray):
-        x = x.tolist()
     if not isinstance(x, Sequence) or not x:
         raise PromptError(
             f"Expected a question, a dict or a non-empty list of these, got {x!r:.80}."
         )
-    records = [to_records(item) for item in x]
-    if any(len(rows) != 1 for rows in records):
-        raise PromptError("A list of dicts must hold one conversation per dict.")
-    return [rows[0] for rows in records]
+    names = names or [f"prompt {i}" for i in range(len(x))]
+    return [_one_record(item, name) for item, name in zip(x, names, strict=True)]
+
+
+def _one_record(item: Any, name: str) -> Record:
+    """An entry of a list."""
+    try:
+        records = to_records(item)
+    except PromptError as error:
+        raise PromptError(f"{name}: {error}") from error
+    if len(records) != 1:
+        raise PromptError(f"{name}: a list of dicts must hold one conversation per dict.")
+    return records[0]
 
 
 def image_list(images: Any) -> list[Any]:
@@ -67,8 +79,7 @@ def _from_messages(x: Mapping[str, Any]) -> list[Record]:
     """A conversation, or columns of conversations."""
     _check_keys(x, RECORD_KEYS)
     messages, images = x["messages"], x.get("images")
-    if isinstance(messages, np.ndarray):
-        messages = messages.tolist()
+    messages = messages.tolist() if isinstance(messages, np.ndarray) else messages
     if isinstance(messages, (list, tuple)) and messages and isinstance(messages[0], (list, tuple)):
         rows = _per_row(images, len(messages))
         return [Record(m, image_list(i)) for m, i in zip(messages, rows, strict=True)]
@@ -80,32 +91,37 @@ def _from_prompts(x: Mapping[str, Any]) -> list[Record]:
     _check_keys(x, PROMPT_KEYS)
     if "prompts" not in x:
         raise PromptError(f"A prompt needs the key 'prompts' or 'messages', got {sorted(x)}.")
-    prompts, responses = x["prompts"], x.get("responses")
-    if isinstance(prompts, (str, bytes, np.str_)):
-        return [_question(prompts, responses, image_list(x.get("images")))]
-    prompts = list(prompts)
+    prompts, responses = _column(x["prompts"]), _column(x.get("responses"))
+    if not isinstance(prompts, list):
+        return [_question(prompts, responses, image_list(x.get("images")), "'prompts'")]
     if not prompts:
         raise PromptError("'prompts' is empty; give at least one question.")
     images = _per_row(x.get("images"), len(prompts))
     answers = [None] * len(prompts) if responses is None else responses
-    if isinstance(answers, str) or len(answers) != len(prompts):
+    if not isinstance(answers, list) or len(answers) != len(prompts):
         raise PromptError(f"{len(prompts)} prompts need as many responses, got {answers!r:.80}.")
-    rows = zip(prompts, answers, images, strict=True)
-    return [_question(prompt, answer, image_list(image)) for prompt, answer, image in rows]
+    rows = enumerate(zip(prompts, answers, images, strict=True))
+    return [
+        _question(prompt, answer, image_list(image), f"'prompts'[{i}]")
+        for i, (prompt, answer, image) in rows
+    ]
 
 
-def _question(prompt: Any, response: Any = None, images: Sequence[Any] = ()) -> Record:
-    messages = [{"role": "user", "content": _text(prompt)}]
+def _column(values: Any) -> Any:
+    """The entries of a field as a list; a single text or anything else as it is."""
+    if isinstance(values, np.ndarray):
+        return list_of_texts(values)
+    return list(values) if isinstance(values, Iterable) and not is_text(values) else values
+
+
+def _question(
+    prompt: Any, response: Any = None, images: Sequence[Any] = (), place: str = "the question"
+) -> Record:
+    messages = [{"role": "user", "content": check_numpy_text(prompt, place)}]
     if response is not None:
-        messages.append({"role": "assistant", "content": _text(response)})
+        content = check_numpy_text(response, place.replace("prompts", "responses"))
+        messages.append({"role": "assistant", "content": content})
     return Record(messages, images)
-
-
-def _text(value: Any) -> Any:
-    """Bytes (as numpy and datasets give them) as str; anything else is checked later."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    return str(value) if isinstance(value, np.str_) else value
 
 
 def _per_row(images: Any, batch: int) -> Sequence[Any]:

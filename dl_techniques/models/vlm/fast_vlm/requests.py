@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from dl_techniques.models.vlm.fast_vlm.prompts import Prompts
 from dl_techniques.models.vlm.fast_vlm.records import Record
 
 StopIds = Literal["auto"] | Sequence[int] | None
-Seed = int | Sequence[int] | None
+Seed = int | Sequence[int] | np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,34 @@ def stop_ids_of(preprocessor: Any, stop_token_ids: StopIds) -> tuple[int, ...]:
     """The tokens that end an answer; `"auto"` asks the preprocessor's tokenizer.
 
     Raises:
-        ValueError: `"auto"` without a preprocessor.
+        PromptError: `"auto"` without a preprocessor, or anything but token ids.
     """
     if stop_token_ids is None:
         return ()
-    if stop_token_ids != "auto":
-        return tuple(int(i) for i in stop_token_ids)
+    if not (isinstance(stop_token_ids, str) and stop_token_ids == "auto"):
+        return _token_ids(stop_token_ids)
     if preprocessor is None:
-        raise ValueError(
+        raise PromptError(
             'stop_token_ids="auto" needs a preprocessor; pass the ids, or None to write until '
             "the length is used up"
         )
     tokenizer = preprocessor.tokenizer
     ids = (getattr(tokenizer, name, None) for name in ("end_token_id", "end_token2_id"))
     return tuple(int(i) for i in ids if i is not None)
+
+
+def _token_ids(given: Any) -> tuple[int, ...]:
+    """Whole numbers of at least 0."""
+    try:
+        ids = tuple(operator.index(i) for i in given)
+    except TypeError:
+        ids = (-1,)
+    if isinstance(given, (str, bytes)) or any(i < 0 for i in ids):
+        raise PromptError(
+            'stop_token_ids must be "auto", None, or a list of token ids (whole numbers; '
+            f"tokenizer.tokenize_plain(text) gives those of a text), got {given!r:.100}"
+        )
+    return ids
 
 
 def pad_rows(rows: Sequence[Sequence[int]], length: int) -> dict[str, np.ndarray]:
@@ -113,9 +128,15 @@ def pad_rows(rows: Sequence[Sequence[int]], length: int) -> dict[str, np.ndarray
 def batches_of(inputs: Any) -> Iterator[Any]:
     """The batches of a tf.data.Dataset; anything else is one batch."""
     if hasattr(inputs, "as_numpy_iterator"):
-        yield from inputs.as_numpy_iterator()
+        for batch in inputs.as_numpy_iterator():
+            # All its texts are bytes; NumPy's tell that they are no mistake of the caller's.
+            yield keras.tree.map_structure(_from_tensorflow, batch)
     else:
         yield inputs
+
+
+def _from_tensorflow(leaf: Any) -> Any:
+    return np.bytes_(leaf) if isinstance(leaf, bytes) else leaf
 
 
 def is_single(inputs: Any) -> bool:

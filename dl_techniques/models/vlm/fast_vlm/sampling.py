@@ -20,26 +20,33 @@ from keras import ops
 from keras_hub.samplers import Sampler
 
 from dl_techniques.models.vlm.fast_vlm.compile import FunctionCache
+from dl_techniques.models.vlm.fast_vlm.finite import mark_rows
+from dl_techniques.models.vlm.fast_vlm.sampler_checks import (
+    check_sampler,
+    check_seed,
+    is_greedy,
+    resolve,
+)
 
 Tensor = Any
 
 
 def get_sampler(sampler: str | Sampler) -> Sampler:
-    """A KerasHub sampler from its name or itself.
+    """A KerasHub sampler from its name or itself; greedy for one at temperature 0.
 
     Raises:
-        ValueError: the name is unknown, or the sampler cannot run on the generation phases.
+        SamplingError: the name is unknown, the sampler cannot run on the generation phases, or
+            its temperature, k, p or number of beams means nothing.
+
+    Example:
+        >>> get_sampler(keras_hub.samplers.TopKSampler(k=5, temperature=0)).get_config()
+        {'temperature': 1.0}
     """
-    sampler = keras_hub.samplers.get(sampler)
-    if isinstance(sampler, keras_hub.samplers.BeamSampler):
-        if sampler.return_all_beams:
-            raise ValueError("generate() returns the best beam; use return_all_beams=False")
-    elif type(sampler).__call__ is not Sampler.__call__:
-        raise ValueError(
-            f"{type(sampler).__name__} runs a decoding loop of its own, which FastVLMCausalLM "
-            "does not support; use greedy, top_k, top_p, random, beam, or a Sampler with its own "
-            "get_next_token()"
-        )
+    sampler = resolve(sampler)
+    check_sampler(sampler)
+    ours = type(sampler) in _FUNCTIONS or isinstance(sampler, keras_hub.samplers.BeamSampler)
+    if ours and is_greedy(sampler):
+        return keras_hub.samplers.GreedySampler()
     return sampler
 
 
@@ -60,7 +67,7 @@ class RowRandom:
 
 
 def row_keys(
-    seed: int | Sequence[int] | None, rows: Sequence[Sequence[np.ndarray]]
+    seed: int | Sequence[int] | np.ndarray | None, rows: Sequence[Sequence[np.ndarray]]
 ) -> list[tuple[int, ...]]:
     """Keys of the random streams of a batch.
 
@@ -72,14 +79,13 @@ def row_keys(
         rows: The arrays that make up each row.
 
     Raises:
-        ValueError: as many seeds as rows were expected.
+        SamplingError: as many seeds as rows were expected, or one is negative.
     """
-    if isinstance(seed, Sequence):
-        if len(seed) != len(rows):
-            raise ValueError(f"{len(rows)} prompts need as many seeds, got {len(seed)}")
-        return [(int(s),) for s in seed]
+    seed = check_seed(seed, len(rows))
+    if isinstance(seed, list):
+        return [(s,) for s in seed]
     # Python's generator, which keras.utils.set_random_seed() seeds.
-    base = random.randrange(2**31) if seed is None else int(seed)
+    base = random.randrange(2**31) if seed is None else seed
     seen: Counter[int] = Counter()
     keys: list[tuple[int, ...]] = []
     for arrays in rows:
@@ -94,25 +100,36 @@ def row_keys(
 class TokenChooser:
     """Turns logits into tokens: float[B, vocabulary] -> int[B].
 
+    A row whose logits are not finite gets the token `finite.NOT_FINITE`.
+
     Args:
         sampler: Any KerasHub sampler but beam.
-        randomness: The rows' streams.
+        randomness: The rows' streams; None where the sampler draws nothing from them (`draws`).
         functions: Where compiled functions are kept.
     """
 
-    def __init__(self, sampler: Sampler, randomness: RowRandom, functions: FunctionCache) -> None:
-        self._randomness = randomness
-        kind = type(sampler)
-        self._choose = functions.get(_key(sampler), _choose_function(sampler))
+    def __init__(
+        self, sampler: Sampler, randomness: RowRandom | None, functions: FunctionCache
+    ) -> None:
+        self._randomness = randomness if draws(sampler) else None
         # Samplers we do not know draw for themselves, step by step, uncompiled: they own state.
-        self._foreign = sampler if kind not in _FUNCTIONS else None
+        self._foreign = sampler if type(sampler) not in _FUNCTIONS else None
+        make = _FUNCTIONS.get(type(sampler), _greedy)
+        self._choose = functions.get(_key(sampler), _checked(make(sampler)), often=True)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """The next token of every row."""
         if self._foreign is not None:
-            probabilities = self._foreign.compute_probabilities(logits)
-            return ops.cast(self._foreign.get_next_token(probabilities), "int32")
+            tokens = self._foreign.get_next_token(_probabilities(self._foreign, logits))
+            return mark_rows(ops.cast(tokens, "int32"), logits)
+        if self._randomness is None:
+            return self._choose(logits)
         return self._choose(logits, self._randomness.next())
+
+
+def draws(sampler: Sampler) -> bool:
+    """Whether a sampler's choices need the rows' streams of random numbers."""
+    return type(sampler) in _FUNCTIONS and type(sampler) is not keras_hub.samplers.GreedySampler
 
 
 def _key(sampler: Sampler) -> tuple[Any, ...]:
@@ -120,34 +137,70 @@ def _key(sampler: Sampler) -> tuple[Any, ...]:
     return ("choose", type(sampler), *fields)
 
 
-def _choose_function(sampler: Sampler) -> Callable[[Tensor, Tensor], Tensor]:
-    make = _FUNCTIONS.get(type(sampler), _greedy)
-    return make(sampler)
+def _checked(choose: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same choice, with the rows marked whose logits are not finite."""
+    return lambda logits, *u: mark_rows(choose(logits, *u), logits)
 
 
-def _greedy(sampler: Sampler) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda logits, u: ops.cast(ops.argmax(logits, axis=-1), "int32")
+def _probabilities(sampler: Sampler, logits: Tensor) -> Tensor:
+    """float32[B, vocabulary]: softmax of the logits by the temperature, greedy where they overflow.
+
+    A sampler with a way of its own is asked itself.
+    """
+    if type(sampler).compute_probabilities is not Sampler.compute_probabilities:
+        return sampler.compute_probabilities(logits)
+    scaled, fits, best = divided(logits, sampler)
+    return ops.where(fits, ops.softmax(scaled, axis=-1), best)
 
 
-def _random(sampler: Sampler) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda logits, u: _invert(sampler.compute_probabilities(logits), u)
+def divided(logits: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits by a temperature, and what stands for them where it is too small to divide by.
+
+    Args:
+        logits: float[B, vocabulary].
+        sampler: Has the temperature.
+
+    Returns:
+        float32[B, vocabulary], the quotients, the largest of a row moved to 0; bool[B, 1], whether
+        the logits of a row can be divided; float32[B, vocabulary], 1 at the likeliest token and 0
+        elsewhere.
+    """
+    logits = ops.cast(logits, "float32")
+    best = ops.one_hot(ops.argmax(logits, axis=-1), logits.shape[-1], dtype="float32")
+    if is_greedy(sampler):
+        return logits, ops.zeros_like(logits[:, :1], dtype="bool"), best
+    temperature = float(sampler.temperature)
+    fits = ops.all(ops.isfinite(logits / temperature), axis=-1, keepdims=True)
+    # Moved before they are divided: XLA multiplies and subtracts in one step, unrounded, and the
+    # softmax of large quotients would have their rounding errors in its exponents.
+    return (logits - ops.max(logits, axis=-1, keepdims=True)) / temperature, fits, best
 
 
-def _top_k(sampler: Sampler) -> Callable[[Tensor, Tensor], Tensor]:
+def _greedy(sampler: Sampler) -> Callable[..., Tensor]:
+    return lambda logits: ops.cast(ops.argmax(logits, axis=-1), "int32")
+
+
+def _random(sampler: Sampler) -> Callable[..., Tensor]:
+    return lambda logits, u: _invert(_probabilities(sampler, logits), u)
+
+
+def _top_k(sampler: Sampler) -> Callable[..., Tensor]:
     def choose(logits: Tensor, u: Tensor) -> Tensor:
-        values, tokens = ops.top_k(sampler.compute_probabilities(logits), k=sampler.k)
+        k = min(int(sampler.k), logits.shape[-1])
+        values, tokens = ops.top_k(_probabilities(sampler, logits), k=k)
         return _pick(tokens, _invert(values, u))
 
     return choose
 
 
-def _top_p(sampler: Sampler) -> Callable[[Tensor, Tensor], Tensor]:
+def _top_p(sampler: Sampler) -> Callable[..., Tensor]:
     def choose(logits: Tensor, u: Tensor) -> Tensor:
-        k = sampler.k or logits.shape[-1]
-        values, tokens = ops.top_k(sampler.compute_probabilities(logits), k=k)
+        size = logits.shape[-1]
+        k = size if sampler.k is None else min(int(sampler.k), size)
+        values, tokens = ops.top_k(_probabilities(sampler, logits), k=k)
         # A token stays if the ones before it do not reach p yet: the first always does.
         before = ops.cumsum(values, axis=-1) - values
-        values = ops.where(before <= sampler.p, values, ops.zeros_like(values))
+        values = ops.where(before <= float(sampler.p), values, ops.zeros_like(values))
         return _pick(tokens, _invert(values, u))
 
     return choose
@@ -165,7 +218,7 @@ def _pick(tokens: Tensor, places: Tensor) -> Tensor:
     return ops.cast(ops.take_along_axis(tokens, places[:, None], axis=-1)[:, 0], "int32")
 
 
-_FUNCTIONS: dict[type, Callable[[Sampler], Callable[[Tensor, Tensor], Tensor]]] = {
+_FUNCTIONS: dict[type, Callable[[Sampler], Callable[..., Tensor]]] = {
     keras_hub.samplers.GreedySampler: _greedy,
     keras_hub.samplers.RandomSampler: _random,
     keras_hub.samplers.TopKSampler: _top_k,
@@ -173,7 +226,6 @@ _FUNCTIONS: dict[type, Callable[[Sampler], Callable[[Tensor, Tensor], Tensor]]] 
 }
 
 
-def seed_of(sampler: Sampler) -> int | None:
+def seed_of(sampler: Sampler) -> Any:
     """The seed a sampler was made with."""
-    seed = getattr(sampler, "seed", None)
-    return None if seed is None else int(seed)
+    return getattr(sampler, "seed", None)

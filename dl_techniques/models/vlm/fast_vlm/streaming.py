@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dl_techniques.models.vlm.fast_vlm.finite import NOT_FINITE, non_finite_error
 from dl_techniques.models.vlm.fast_vlm.phases import DecodeState, Phases
 
 Tensor = Any
@@ -28,6 +29,11 @@ class TokenLoop:
         choose: float[B, vocabulary] -> int[B].
         stop_ids: Tokens that end an answer.
         limits: int[B]. Most new tokens of every row.
+        features: float[B, M, D] of the pictures read with the prompts, to tell where numbers that
+            are not finite come from; None for none.
+
+    Raises:
+        NonFiniteError: while iterating, logits of a row that is not done are NaN or infinite.
 
     Attributes:
         state: The state so far (None after a step that failed). The last token given out has
@@ -42,6 +48,7 @@ class TokenLoop:
         choose: Callable[[Tensor], Tensor],
         stop_ids: Collection[int],
         limits: np.ndarray,
+        features: Tensor | None = None,
     ) -> None:
         self.state: Any = state
         self._phases = phases
@@ -52,6 +59,7 @@ class TokenLoop:
         self._steps = 0
         self._done = limits <= 0
         self._last: Tensor = None
+        self._features = features
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self
@@ -63,10 +71,23 @@ class TokenLoop:
             state, self.state = self.state, None  # consumed, even if the step is interrupted
             self._logits, self.state = self._phases.decode_step(self._last, state)
         self._last, self._logits = self._choose(self._logits), None
+        tokens = self._checked(keras.ops.convert_to_numpy(self._last))
         self._steps += 1
-        tokens = np.where(self._done, NO_TOKEN, keras.ops.convert_to_numpy(self._last))
         self._done = self._done | np.isin(tokens, self._stop_ids) | (self._steps >= self._limits)
         return tokens
+
+    def _checked(self, chosen: np.ndarray) -> np.ndarray:
+        """The tokens to give out, if the logits they were chosen from are finite."""
+        marked = chosen == NOT_FINITE
+        features, self._features = self._features, None
+        if marked.any():
+            bad = marked & ~self._done
+            if bad.any():
+                self.state = None  # its caches hold such numbers too
+                self._done = np.ones_like(self._done)
+                raise non_finite_error(self._phases.backbone, bad, self._steps, features)
+            self._last = np.maximum(chosen, 0)  # rows that are done, whatever they read
+        return np.where(self._done, NO_TOKEN, chosen)
 
     def collect(self) -> list[list[int]]:
         """Runs to the end: the tokens of every row."""

@@ -14,6 +14,7 @@ from keras_hub.src.utils.tensor_utils import in_tf_function
 from tokenizers import models
 
 from dl_techniques.data.damage import one_line
+from dl_techniques.data.texts import check_text
 from dl_techniques.errors import DamagedFileError, PromptError
 from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.byte_level import (
@@ -170,13 +171,16 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
 
         A `<|im_end|>` typed by a user becomes the pieces of that string, never the control
         token. Text without such strings gets the same ids as from `tokenize`.
+
+        Raises:
+            PromptError: it is no str, or holds half of a surrogate pair.
         """
         return self.tokenize_plain_batch([text])[0]
 
     def tokenize_plain_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`tokenize_plain` of many texts at once; equal texts are tokenized once."""
         self._check_vocabulary()
-        pieces = {text: self._harmless_pieces(text) for text in texts}
+        pieces = {text: self._harmless_pieces(check_text(text, "a text")) for text in texts}
         flat = [piece for parts in pieces.values() for piece in parts]
         encoded = iter(self._tokenizer.encode_batch_fast(flat, add_special_tokens=False))
         ids = {

@@ -176,6 +176,14 @@ def test_a_dataset_of_batches(model):
     assert told == model.generate(["Why?", "What?", "Why not?"], max_new_tokens=2)
 
 
+def test_stop_tokens_are_ids(model):
+    """Of a text the tokenizer gives them; nothing is converted in silence."""
+    assert model.stop_ids(np.array([3, 4])) == (3, 4) and model.stop_ids([]) == ()
+    for wrong in (["."], ".", "autos", [1.5], [-3], 5, [None]):
+        with pytest.raises(PromptError, match="^stop_token_ids must be .*tokenize_plain"):
+            model.generate("Why?", stop_token_ids=wrong)
+
+
 def test_lengths(model):
     """max_length counts the prompt; max_new_tokens does not; neither passes the context."""
     inputs = arrays(model, QUESTIONS[:1], IMAGES[:1])

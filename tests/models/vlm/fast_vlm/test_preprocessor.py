@@ -224,12 +224,27 @@ def test_generation_refuses_what_leaves_no_room(preprocessor):
         ({"messages": [{"role": "user", "content": "a"}], "prompts": "a"}, "Unknown key"),
         ([{"prompts": ["a", "b"]}], "one conversation per dict"),
         (3, "Expected a question"),
-        ({"prompts": 3}, None),
+        (None, "Expected a question"),
+        (["a", None], "^prompt 1: Expected a question"),
+        ({"prompts": 3}, "^'prompts' must be a str, got int 3"),
+        ({"prompts": None}, "^'prompts' must be a str, got NoneType"),
+        ({"prompts": ["a", 5]}, r"^'prompts'\[1\] must be a str, got int 5"),
+        ({"prompts": ["a", "\ud800"]}, r"^'prompts'\[1\] cannot be written .* character 0"),
+        ({"prompts": "a", "responses": b"b"}, "^'responses' must be a str, got bytes"),
+        ("a\udcff", "^the question cannot be written as UTF-8: .* character 1"),
+        (b"a", "^the question must be a str, got bytes"),
+        (np.array([b"a", b"\xff"]), "^prompt 1: the question is no UTF-8: byte 0xff at 0"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "^Message 0: `content` cannot"),
+        ({"messages": [{"role": "user", "content": b"a"}]}, "^Message 0: `content` must be a str"),
+        (
+            ["a", {"messages": [{"role": "user", "content": None}]}],
+            "^prompt 1: Message 0: `content` must be a str, got NoneType",
+        ),
         ({"prompts": "a", "responses": "b"}, "from the user"),
     ],
 )
 def test_wrong_prompts(preprocessor, x, match):
-    with pytest.raises(PromptError if match else TypeError, match=match) as caught:
+    with pytest.raises(PromptError, match=match) as caught:
         preprocessor.generate_preprocess(x)
     assert "\n" not in str(caught.value)
 
@@ -329,8 +344,14 @@ print(batch[0]["images"].shape, preprocessor.generate_postprocess(batch[0])[0].s
 
 
 def test_records_keep_what_they_are_given():
-    record = to_records({"prompts": b"caf\xc3\xa9", "images": [picture()] * 2})[0]
+    record = to_records({"prompts": "café", "images": [picture()] * 2})[0]
     assert record.messages[0]["content"] == "café" and len(record.images) == 2
+    for texts in (np.array(["café"]), np.array([b"caf\xc3\xa9"]), np.array(b"caf\xc3\xa9")):
+        for inputs in (texts, {"prompts": texts}, {"prompts": texts, "responses": texts}):
+            assert to_records(inputs)[0].messages[-1]["content"] == "café"
+    named = [{"prompts": "a"}, {"prompts": "b", "responses": 7}]
+    with pytest.raises(PromptError, match="^line 9: 'responses' must be a str, got int 7"):
+        to_records(named, ["line 4", "line 9"])
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a TensorFlow graph")
