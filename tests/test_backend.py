@@ -50,7 +50,7 @@ def python(
 
 @pytest.mark.parametrize("first", FIRST_NAMES)
 def test_the_choice_comes_before_keras(first: str, tmp_path: Path) -> None:
-    done = python(STOP + first, tmp_path, ("jax", "tensorflow"))
+    done = python(f"{STOP}{first}; import keras", tmp_path, ("jax", "tensorflow"))
     assert done.stdout == "torch\n", done.stderr
     assert done.stderr.splitlines() == [SAID]
 
