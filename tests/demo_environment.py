@@ -15,6 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from dl_techniques.program_cache import CACHE_BYTES
+
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements" / "demo.txt"
 CACHE = ROOT / ".pytest_cache"
@@ -65,7 +67,9 @@ def newcomers_variables(home: Path, programs: Path, page: dict[str, str]) -> dic
         "HOME": str(home),
         "LANG": "C.UTF-8",
         # not the page's: compiled programs are kept, and compiled quickly, for the suite's time
-        "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax-programs"),
+        "JAX_COMPILATION_CACHE_DIR": str(CACHE / "demo-programs"),
+        # the command bounds its folder, and JAX warns where others wrote to it without a bound
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(CACHE_BYTES),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
