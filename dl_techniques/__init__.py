@@ -14,7 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dl_techniques.errors import MissingExtraError
+from dl_techniques.backend import choose_backend
+from dl_techniques.errors import MissingExtraError, install_hint
 from dl_techniques.registration import register_with_keras
 from dl_techniques.version import __version__
 
@@ -51,14 +52,15 @@ __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - the names of the table a
 
 
 def __getattr__(name: str) -> Any:
-    """Imports an exported name when it is first used.
+    """Imports an exported name when it is first used, and chooses Keras' backend before it.
 
     Raises:
         AttributeError: the package has no such name.
-        MissingExtraError: the name needs an extra that is not installed.
+        MissingExtraError: the name needs an extra, or a backend, that is not installed.
     """
     if name not in _EXPORTS:
         raise AttributeError(f"module 'dl_techniques' has no attribute {name!r}")
+    choose_backend()
     try:
         # A saved vision-language model names the class of its encoder, so that must be known too.
         importlib.import_module(_EXPORTS["FastVLM"])
@@ -69,8 +71,7 @@ def __getattr__(name: str) -> Any:
             raise
         extra = _EXTRA_OF_MODULE[missing]
         raise MissingExtraError(
-            f"dl_techniques.{name} needs {missing}, which is not installed: "
-            f"pip install 'dl-techniques[{extra}]'",
+            f"dl_techniques.{name} needs {missing}, which is not installed: {install_hint(extra)}",
             name=missing,
         ) from error
     globals()[name] = value

@@ -13,6 +13,7 @@ Example:
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 # Characters of a name, and of a whole message, that are shown.
@@ -97,6 +98,29 @@ class CompressionError(DLTechniquesError, ValueError):
 
 class MissingExtraError(DLTechniquesError, ImportError):
     """An optional dependency is needed; the message names the extra to install."""
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs an extra of this package.
+
+    The distribution is on no index: it is installed from a checkout, whose folder is named where
+    the package runs from one.
+
+    Args:
+        extra: a name of `[project.optional-dependencies]`, such as "vlm".
+
+    Returns:
+        Words that end a message.
+
+    Example:
+        >>> from dl_techniques.errors import install_hint
+        >>> "[vlm]'" in install_hint("vlm")
+        True
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return f"pip install -e '{checkout}[{extra}]'"
+    return f"pip install '.[{extra}]' in a checkout of dl_techniques"
 
 
 def _readable(message: str) -> str:

@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from dl_techniques.data.damage import of_kind, one_line, safetensors_header, short
-from dl_techniques.errors import CheckpointError, MissingExtraError
+from dl_techniques.errors import CheckpointError, MissingExtraError, install_hint
 
 SAFETENSORS = (".safetensors",)
 PICKLES = (".bin", ".pt", ".pth", ".tar")
@@ -166,7 +166,7 @@ def _load_pickle(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError(
             f"{path.name} is a torch pickle, and reading it needs torch: "
-            'pip install "dl-techniques[torch]", or give a .safetensors file'
+            f"{install_hint('torch')}; or give a .safetensors file"
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))

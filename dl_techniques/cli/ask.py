@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dl_techniques.cli.answering import answer_all
-from dl_techniques.cli.options import add_model_options, add_sampling_options
-from dl_techniques.errors import PromptError
+from dl_techniques.cli.options import IMAGE_HELP, add_model_options, add_sampling_options, question
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -14,20 +13,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "ask", help="ask about a picture", description="Answer a question about a picture."
     )
-    parser.add_argument("image", metavar="IMAGE", help="a picture file")
-    parser.add_argument("question", metavar="QUESTION", help="in quotes")
+    parser.add_argument("image", metavar="IMAGE", help=IMAGE_HELP)
+    parser.add_argument("question", type=question, metavar="QUESTION", help="in quotes")
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Answers the question.
-
-    Raises:
-        PromptError: the question is empty.
-    """
-    if not options.question.strip():
-        raise PromptError("the question is empty; write one, such as 'What is in the picture?'")
-    answer_all([(options.image, options.question)], options)
-    return 0
+    """Answers the question."""
+    return answer_all([(options.image, options.question)], options)

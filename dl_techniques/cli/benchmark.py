@@ -14,7 +14,7 @@ from dl_techniques.allocator import keep_freed_memory
 from dl_techniques.cli import session
 from dl_techniques.cli.benchmark_table import to_text
 from dl_techniques.cli.describe import QUESTION
-from dl_techniques.cli.options import DEFAULT_PRESET, MAX_PIXELS, positive_int
+from dl_techniques.cli.options import MAX_PIXELS, add_preset_option, positive_int, question
 from dl_techniques.cli.progress import Progress
 from dl_techniques.errors import DLTechniquesError
 
@@ -30,11 +30,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Time from Enter to the first token, phases of a warm answer, questions that "
         "follow, peak memory; with --resolutions or --network also the encoder in its three forms.",
     )
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="default: a generated picture")
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="a shipped preset or a folder")
-    parser.add_argument("--question", default=QUESTION)
-    parser.add_argument("--repeats", type=positive_int, default=5, metavar="N")
-    parser.add_argument("--max-new-tokens", type=positive_int, default=32, metavar="N")
+    parser.add_argument(
+        "image", nargs="?", metavar="IMAGE", help="- is stdin; default: a generated picture"
+    )
+    add_preset_option(parser)
+    parser.add_argument("--question", type=question, default=QUESTION, help="asked every time")
+    parser.add_argument(
+        "--repeats", type=positive_int, default=5, metavar="N", help="runs of each kind"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=positive_int, default=32, metavar="N", help="longest answer"
+    )
     parser.add_argument("--no-cold", action="store_true", help="skip the runs from a cold start")
     parser.add_argument("--no-fuse", action="store_true", help="warm runs on the branched encoder")
     parser.add_argument(
@@ -55,8 +61,12 @@ def _add_encoder_options(parser: argparse.ArgumentParser) -> None:
         help="a vision network by name with random weights, instead of a preset (fastvithd, base)",
     )
     group.add_argument("--dtype", metavar="POLICY", help="with --network, e.g. bfloat16")
-    group.add_argument("--resolutions", type=positive_int, nargs="+", metavar="PIXELS")
-    group.add_argument("--batch-sizes", type=positive_int, nargs="+", metavar="N", default=[1])
+    group.add_argument(
+        "--resolutions", type=positive_int, nargs="+", metavar="PIXELS", help="sides"
+    )
+    group.add_argument(
+        "--batch-sizes", type=positive_int, nargs="+", metavar="N", default=[1], help="pictures"
+    )
     group.add_argument("--plot", metavar="FILE", help="latency against resolution (png, svg, pdf)")
 
 

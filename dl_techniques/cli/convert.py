@@ -32,9 +32,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
             "interrupted conversion to transformers goes on where it was when it is called again."
         ),
     )
-    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a folder, a weight file, hf://organisation/name"
+    )
     parser.add_argument("dest", metavar="DEST", nargs="?", type=Path, help="a new folder")
-    parser.add_argument("--to", choices=("keras", "transformers"), default="keras")
+    parser.add_argument("--to", choices=("keras", "transformers"), default="keras", help="layout")
     parser.add_argument("--variant", help="the network that a bare weight file must hold")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: what is stored")
     parser.add_argument("--dry-run", action="store_true", help="say what it is and stop")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dl_techniques.cli.answering import answer_all
-from dl_techniques.cli.options import add_model_options, add_sampling_options
+from dl_techniques.cli.options import IMAGE_HELP, add_model_options, add_sampling_options
 
 QUESTION = "describe the picture."
 
@@ -15,7 +15,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "describe", help="describe pictures", description="Describe one or several pictures."
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture file")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGE_HELP)
     add_model_options(parser)
     add_sampling_options(parser)
     parser.set_defaults(run=run)
@@ -23,5 +23,4 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Describes every picture."""
-    answer_all([(path, QUESTION) for path in options.images], options)
-    return 0
+    return answer_all([(path, QUESTION) for path in options.images], options)

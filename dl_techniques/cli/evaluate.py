@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli import session
-from dl_techniques.cli.options import DEFAULT_PRESET, positive_int
+from dl_techniques.cli.options import add_preset_option, positive_int
 from dl_techniques.cli.output import check_writable, write_atomically
 from dl_techniques.cli.progress import Progress
 
@@ -25,13 +25,21 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="measure a model on sets of questions",
         description="Exact match on sets of questions, beside three baselines.",
     )
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help="a shipped preset or a folder")
+    add_preset_option(parser)
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a set, or a folder of sets"
     )
     parser.add_argument("--limit", type=positive_int, metavar="N", help="questions per set")
-    parser.add_argument("--batch-size", type=positive_int, default=32, metavar="N")
-    parser.add_argument("--max-new-tokens", type=positive_int, default=32, metavar="N")
+    parser.add_argument(
+        "--batch-size",
+        type=positive_int,
+        default=32,
+        metavar="N",
+        help="questions answered at once",
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=positive_int, default=32, metavar="N", help="longest answer"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON there")
     parser.set_defaults(run=run)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dl_techniques.cli.options import positive_int
+from dl_techniques.cli.notes import note
+from dl_techniques.cli.options import PRESET_HELP, positive_int, positive_number, question
 from dl_techniques.export.formats import FORMATS, PARTS, PRECISIONS
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
             "not kept: exit code 2."
         ),
     )
-    parser.add_argument("source", metavar="PRESET", help="a shipped preset, a folder or a file")
-    parser.add_argument("--format", required=True, choices=tuple(FORMATS))
-    parser.add_argument("--output", required=True, type=Path, metavar="PATH")
-    parser.add_argument("--part", choices=("auto", *PARTS), default="auto")
+    parser.add_argument("source", metavar="PRESET", help=f"{PRESET_HELP}, or a .keras file")
+    parser.add_argument("--format", required=True, choices=tuple(FORMATS), help="of the file")
+    parser.add_argument("--output", required=True, type=Path, metavar="PATH", help="file to write")
+    parser.add_argument("--part", choices=("auto", *PARTS), default="auto", help="of the model")
     parser.add_argument("--image-size", type=positive_int, metavar="N", help="side in pixels")
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="default: float32 (coreml: float16)"
@@ -57,7 +57,7 @@ def _add_picture_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gate",
-        type=float,
+        type=positive_number,
         metavar="X",
         help="largest difference from Keras that is accepted: relative to the largest value for "
         "float32 (default 1e-4), else the error's RMS relative to the output's spread",
@@ -82,7 +82,9 @@ def _add_vlm_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cache-length", type=positive_int, metavar="N", help="longest conversation"
     )
-    group.add_argument("--question", help="asked about the pictures when the file is checked")
+    group.add_argument(
+        "--question", type=question, help="asked about the pictures when the file is checked"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -90,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     from dl_techniques.export import export_model
 
     if not options.json:
-        print(f"writing and checking {options.output} ...", file=sys.stderr, flush=True)
+        note(f"writing and checking {options.output} ...")
     lengths = options.prefill_lengths
     report = export_model(
         options.source,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dl_techniques.cli.options import positive_int
+from dl_techniques.cli.notes import note
+from dl_techniques.cli.options import PRESET_HELP, positive_int, positive_number
 
 if TYPE_CHECKING:
     from dl_techniques.compression.classifier_files import Measured
@@ -29,31 +29,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
             "Of vision-language models the parts are quantized and exported, and asked questions."
         ),
     )
-    parser.add_argument("source", metavar="PRESET", help="a shipped preset, a folder or a file")
+    parser.add_argument("source", metavar="PRESET", help=f"{PRESET_HELP}, or a .keras file")
     goal = parser.add_mutually_exclusive_group(required=True)
     goal.add_argument("--recipe", type=Path, metavar="YAML", help="the steps to do")
     goal.add_argument(
-        "--target-mb", type=megabytes, metavar="MB", help="the mildest steps that reach this size"
+        "--target-mb",
+        type=positive_number,
+        metavar="MB",
+        help="the mildest steps that reach this size",
     )
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER",
         help="train/CLASS/* and test/CLASS/*, or CLASS/*; question sets for a language model",
     )  # fmt: skip
-    parser.add_argument("--output", required=True, type=Path, metavar="PATH")
+    parser.add_argument("--output", required=True, type=Path, metavar="PATH", help="file to write")
     parser.add_argument(
         "--limit", type=positive_int, metavar="N", help="pictures a class, or questions a set"
     )
     parser.add_argument("--force", action="store_true", help="replace PATH if it exists")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=run)
-
-
-def megabytes(text: str) -> float:
-    """A finite number above 0, for argparse."""
-    value = float(text)
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
 def say(line: str) -> None:
     """What is being done, on stderr."""
-    print(f"{line} ...", file=sys.stderr, flush=True)
+    note(f"{line} ...")
 
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:

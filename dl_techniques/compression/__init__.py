@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import dl_techniques.layers  # noqa: F401 - chooses the backend before a module below imports Keras
 from dl_techniques.compression.channel_importance import channel_importance
 from dl_techniques.compression.channel_pruning import prune_channels
 from dl_techniques.compression.distillation import distiller

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.errors import CompressionError, MissingExtraError
+from dl_techniques.errors import CompressionError, MissingExtraError, install_hint
 
 WARM_UP = 10
 REPEATS = 100
@@ -36,7 +36,7 @@ class LiteRTClassifier:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise MissingExtraError(
-                "running a LiteRT file needs ai-edge-litert: pip install 'dl-techniques[litert]'",
+                f"running a LiteRT file needs ai-edge-litert: {install_hint('litert')}",
                 name="ai_edge_litert",
             ) from error
         try:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from dl_techniques.data.files import atomic_writer
-from dl_techniques.errors import CompressionError, MissingExtraError
+from dl_techniques.errors import CompressionError, MissingExtraError, install_hint
 from dl_techniques.export.litert_recipe import quantizer_recipe
 
 PRECISIONS = ("float32", "float16", "int8", "int8_static", "int8_weights", "int4_weights")
@@ -185,7 +185,7 @@ def _quantizer(content: bytes) -> Any:
         from ai_edge_quantizer.quantizer import Quantizer
     except ImportError as error:
         raise MissingExtraError(
-            "quantizing a LiteRT file needs ai-edge-quantizer: pip install 'dl-techniques[litert]'",
+            f"quantizing a LiteRT file needs ai-edge-quantizer: {install_hint('litert')}",
             name="ai_edge_quantizer",
         ) from error
     return Quantizer(bytearray(content))

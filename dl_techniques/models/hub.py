@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dl_techniques.errors import MissingExtraError, PresetError
+from dl_techniques.errors import MissingExtraError, PresetError, install_hint
 
 SCHEME = "hf://"
 WANTED = (
@@ -60,9 +60,7 @@ def fetch(handle: str) -> Path:
         import huggingface_hub as hub
         from huggingface_hub import errors
     except ImportError as error:
-        raise MissingExtraError(
-            f'{handle} needs huggingface_hub: pip install "dl-techniques[vlm]"'
-        ) from error
+        raise MissingExtraError(f"{handle} needs huggingface_hub: {install_hint('vlm')}") from error
     try:
         return Path(hub.snapshot_download(repository, local_files_only=True, allow_patterns=WANTED))
     except OSError:  # not in the cache, or not whole

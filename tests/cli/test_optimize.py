@@ -98,8 +98,8 @@ def test_a_size_chooses_the_recipe(
     ("arguments", "words"),
     [
         (("tiny", "--output", "a"), "one of the arguments --recipe --target-mb is required"),
-        (("tiny", "--output", "a", "--target-mb", "0"), "expected a number above 0, got 0"),
-        (("tiny", "--output", "a", "--target-mb", "nan"), "expected a number above 0, got nan"),
+        (("tiny", "--output", "a", "--target-mb", "0"), "expected a number above 0, got '0'"),
+        (("tiny", "--output", "a", "--target-mb", "nan"), "expected a number above 0, got 'nan'"),
         (("tiny", "--output", "a", "--target-mb", "1", "--recipe", "b"), "not allowed with"),
     ],
 )

@@ -22,7 +22,7 @@ from PIL import Image
 
 from dl_techniques.data.geometry import crop_and_resize, pad_and_resize
 from dl_techniques.data.images import load_image
-from dl_techniques.errors import ExportError, MissingExtraError, PromptError
+from dl_techniques.errors import ExportError, MissingExtraError, PromptError, install_hint
 from dl_techniques.export.litertlm.sections import PICTURE_MARK, HostRule, read_bundle
 
 IMAGE = "<image>"
@@ -201,7 +201,7 @@ def import_engine() -> Any:
         import litert_lm
     except ImportError as error:
         raise MissingExtraError(
-            "running a .litertlm bundle needs litert-lm: pip install 'dl-techniques[litertlm]'",
+            f"running a .litertlm bundle needs litert-lm: {install_hint('litertlm')}",
             name="litert_lm",
         ) from error
     return litert_lm

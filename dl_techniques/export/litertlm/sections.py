@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.data.geometry import Interpolation
-from dl_techniques.errors import ExportError, MissingExtraError
+from dl_techniques.errors import ExportError, MissingExtraError, install_hint
 
 HOST_KEY = "dl_techniques.host"
 """Entry of the system metadata that holds a `HostRule` as JSON."""
@@ -157,7 +157,7 @@ def import_builder() -> Any:
         from litert_lm_builder import litertlm_peek as litertlm_peek
     except ImportError as error:
         raise MissingExtraError(
-            "LiteRT-LM bundles need litert-lm-builder: pip install 'dl-techniques[litertlm]'",
+            f"LiteRT-LM bundles need litert-lm-builder: {install_hint('litertlm')}",
             name="litert_lm_builder",
         ) from error
     return litert_lm_builder
