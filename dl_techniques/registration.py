@@ -14,7 +14,6 @@ from typing import Any
 
 PACKAGE = "dl_techniques"
 _VLM = f"{PACKAGE}.models.vlm.fast_vlm"
-_QUANTIZATION_AWARE = f"{PACKAGE}.compression.quantization_aware_layers"
 CLASSES: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.layers.mobile_one_block": ("ConvNorm", "MobileOneBlock"),
     f"{PACKAGE}.layers.squeeze_excitation": ("SqueezeExcitation",),
@@ -28,16 +27,16 @@ CLASSES: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.layers.layer_scale": ("LayerScale", "StochasticDepth"),
     f"{PACKAGE}.layers.repmixer_block": ("RepMixer", "RepMixerBlock", "ConvolutionalStem"),
     f"{PACKAGE}.compression.distillation": ("FeatureDistiller",),
-    f"{PACKAGE}.compression.fake_quant": ("ActivationQuantizer",),
-    _QUANTIZATION_AWARE: (
+    f"{PACKAGE}.layers.quantized.fake_quant": ("ActivationQuantizer",),
+    f"{PACKAGE}.layers.quantized.fake_quant_layers": (
         "FakeQuantConv",
         "FakeQuantDepthwiseConv",
         "FakeQuantConv2D",
         "FakeQuantDepthwiseConv2D",
         "FakeQuantDense",
     ),
-    f"{PACKAGE}.compression.static_int8": ("StaticInt8Conv", "StaticInt8Dense"),
-    f"{PACKAGE}.compression.weight_only": (
+    f"{PACKAGE}.layers.quantized.static_int8": ("StaticInt8Conv", "StaticInt8Dense"),
+    f"{PACKAGE}.layers.quantized.int8_weights": (
         "Int8Conv",
         "Int8DepthwiseConv",
         "Int8Conv2D",
@@ -48,13 +47,13 @@ CLASSES: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.models.vision.fast_vlm.model": ("FastVLM",),
     f"{PACKAGE}.models.vision.fast_vlm.components": ("AttentionBlock", "Stage"),
     f"{PACKAGE}.models.vision.fast_vlm.attention": ("Attention",),
-    f"{_VLM}.tokenizer": ("FastVLMTokenizer",),
-    f"{_VLM}.json_tokenizer": ("FastVLMJsonTokenizer",),
-    f"{_VLM}.image_converter": ("FastVLMImageConverter",),
-    f"{_VLM}.preprocessor": ("FastVLMCausalLMPreprocessor",),
-    f"{_VLM}.projector": ("Projector", "ImageEmbedding", "ImageSplice"),
-    f"{_VLM}.corrected": ("Qwen3Decoder", "Gemma3Decoder", "Llama3Decoder"),
-    f"{_VLM}.backbone": ("FastVLMBackbone",),
+    f"{_VLM}.prompt.tokenizer": ("FastVLMTokenizer",),
+    f"{_VLM}.prompt.json_tokenizer": ("FastVLMJsonTokenizer",),
+    f"{_VLM}.prompt.image_converter": ("FastVLMImageConverter",),
+    f"{_VLM}.prompt.preprocessor": ("FastVLMCausalLMPreprocessor",),
+    f"{_VLM}.network.image_embedding": ("Projector", "ImageEmbedding", "ImageSplice"),
+    f"{_VLM}.network.corrected": ("Qwen3Decoder", "Gemma3Decoder", "Llama3Decoder"),
+    f"{_VLM}.network.backbone": ("FastVLMBackbone",),
     f"{_VLM}.causal_lm": ("FastVLMCausalLM",),
 }
 """Module -> the classes that it registers with Keras."""

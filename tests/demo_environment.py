@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from dl_techniques.program_cache import CACHE_BYTES
+from dl_techniques.runtime.programs import CACHE_BYTES
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements" / "demo.txt"

@@ -9,7 +9,7 @@ import os
 import sys
 
 from dl_techniques.backend import pick_backend
-from dl_techniques.program_cache import set_cache_variables
+from dl_techniques.runtime.programs import set_cache_variables
 
 
 def leave_out(*modules: str) -> None:

@@ -37,7 +37,7 @@ def describe_preset(name: str, folder: Path) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the shipped presets."""
-    from dl_techniques.models.vlm.fast_vlm.presets import shipped_presets
+    from dl_techniques.models.presets.vlm_folder import shipped_presets
 
     presets = [describe_preset(name, folder) for name, folder in shipped_presets().items()]
     if options.json:

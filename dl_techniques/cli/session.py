@@ -22,7 +22,7 @@ from dl_techniques.cli.quick_load import loaded_on_the_host
 if TYPE_CHECKING:
     import numpy as np
 
-    from dl_techniques.models.vlm.fast_vlm.streaming import TextStream
+    from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream
 
 
 STDIN = "-"
@@ -69,7 +69,7 @@ def as_taught(question: str, preset: str) -> str:
     The shipped models were taught questions of both forms, and one that hangs between two answers
     would be told apart by that. Others are asked in the user's words.
     """
-    from dl_techniques.models.vlm.fast_vlm.presets import shipped_presets
+    from dl_techniques.models.presets.vlm_folder import shipped_presets
 
     word = question.split(" ", 1)[0]
     if preset not in shipped_presets() or word == "I" or word[1:] != word[1:].lower():

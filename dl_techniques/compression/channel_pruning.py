@@ -15,9 +15,9 @@ import numpy as np
 
 from dl_techniques.compression.channel_importance import Scores, channel_importance
 from dl_techniques.compression.channel_map import Bound, channel_axes, shortcuts
-from dl_techniques.compression.quantized_layers import refuse_quantized
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine
+from dl_techniques.layers.quantized.base import refuse_quantized
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 
 TARGETS = ("width", "hidden")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.compression.labelled import HELD_OUT, Labelled, read_labelled
 from dl_techniques.compression.measure import LiteRTClassifier, accuracy
 from dl_techniques.compression.recipe import Recipe
+from dl_techniques.data.labelled import HELD_OUT, Labelled, read_labelled
+from dl_techniques.data.preprocessing import BYTES, UNIT, pixel_range
 from dl_techniques.errors import CompressionError
-from dl_techniques.models.vision.preprocessing import BYTES, UNIT, pixel_range
 
 SUFFIX = ".tflite"
 

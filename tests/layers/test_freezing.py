@@ -20,7 +20,7 @@ from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.vision.fast_vlm.attention import Attention
 from dl_techniques.models.vision.fast_vlm.components import AttentionBlock, Stage
 from dl_techniques.models.vision.mobile_one.model import MobileOneStage
-from dl_techniques.models.vlm.fast_vlm.projector import Projector
+from dl_techniques.models.vlm.fast_vlm.network.image_embedding import Projector
 from tests.helpers import rebuilt
 
 SHAPE = (1, 4, 4, 8)

@@ -14,8 +14,12 @@ from dl_techniques.models.vlm.fast_vlm import (
     FastVLMImageConverter,
     FastVLMTokenizer,
 )
-from dl_techniques.models.vlm.fast_vlm.corrected import Gemma3Decoder, Llama3Decoder, Qwen3Decoder
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.models.vlm.fast_vlm.network.corrected import (
+    Gemma3Decoder,
+    Llama3Decoder,
+    Qwen3Decoder,
+)
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import FastVLMJsonTokenizer
 from tools.keep_files.inputs import SIDE
 from tools.keep_files.networks import fast_vlm
 

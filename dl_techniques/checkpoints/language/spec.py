@@ -18,7 +18,7 @@ from dl_techniques.checkpoints.language import families
 from dl_techniques.checkpoints.language.config_fields import Config, flag, needed
 from dl_techniques.data.damage import one_line, short
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.corrected import (
+from dl_techniques.models.vlm.fast_vlm.network.corrected import (
     Gemma3Decoder,
     Llama3Decoder,
     Qwen3Decoder,

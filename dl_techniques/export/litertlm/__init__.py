@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dl_techniques.export.litertlm.bundle import export_bundle as export_bundle
-    from dl_techniques.export.litertlm.engine import EngineChat as EngineChat
+    from dl_techniques.hosts.litertlm import EngineChat as EngineChat
 
 __all__ = ["EngineChat", "export_bundle"]
 _MODULES = {"EngineChat": "engine", "export_bundle": "bundle"}

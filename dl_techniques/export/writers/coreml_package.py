@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from dl_techniques.data.preprocessing import BYTES
 from dl_techniques.errors import ExportError
 from dl_techniques.export.writers import torch_program
 from dl_techniques.export.writers.job import Job
-from dl_techniques.models.vision.preprocessing import BYTES
 
 UNCHECKED = (
     "CoreML runs on Apple's systems only: the file's structure was checked here, its numbers were "

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from dl_techniques.models.vision.preprocessing import UNIT
+from dl_techniques.data.preprocessing import UNIT
 
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 """float32[B, H, W, 3] -> name -> float[B, ...]."""

@@ -13,13 +13,13 @@ from typing import Any
 
 import keras
 
-from dl_techniques.allocator import older_objects_kept
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.reparameterization import (
     named_parts,
     quantization_mode,
     sync_variables,
 )
+from dl_techniques.runtime.memory import older_objects_kept
 
 CONFIG_KEY = "keras_quantization"
 MODES = ("int8", "int4", "float8")

@@ -13,7 +13,7 @@ import pytest
 from dl_techniques.errors import VariantError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
-from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant
+from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant
 from tests.models.vision.fast_vlm.small_network import make_network
 
 pytestmark = pytest.mark.once

@@ -13,14 +13,14 @@ from dl_techniques.compression import quantize_weights
 from dl_techniques.compression.channel_pruning import prune_channels
 from dl_techniques.compression.classifier_files import chance_notes
 from dl_techniques.compression.distillation import TeacherView
-from dl_techniques.compression.labelled import Labelled, pictures_for
+from dl_techniques.data.labelled import Labelled, pictures_for
+from dl_techniques.data.preprocessing import pixel_range, to_input
 from dl_techniques.errors import CompressionError, VariantError
 from dl_techniques.export.perform import perform
 from dl_techniques.export.request import ExportRequest
 from dl_techniques.export.subject import make_subject
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
-from dl_techniques.models.vision.preprocessing import pixel_range, to_input
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone
 from tests.compression.class_folders import COLOURS as CLASSES
 from tests.compression.class_folders import write_classes

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.allocator import older_objects_kept
 from dl_techniques.compression.channel_pruning import prune_channels
 from dl_techniques.compression.quantization_aware import quantization_aware
 from dl_techniques.compression.weight_only import quantize_weights
@@ -19,6 +18,7 @@ from dl_techniques.errors import CompressionError, FusionError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
+from dl_techniques.runtime.memory import older_objects_kept
 from tests.helpers import check_torch_parameters, numbers, random_array, randomize
 from tests.models.vision.fast_vlm.small_network import SIZE, make_smaller_network
 from tests.models.vlm.fast_vlm import small_model

@@ -8,6 +8,11 @@ from typing import Any, ClassVar, Self
 
 import keras
 
+from dl_techniques.data.preprocessing import (
+    FIELDS,
+    Preprocessing,
+    rescaling_layers,
+)
 from dl_techniques.errors import VariantError
 from dl_techniques.layers.freezing import flags_config
 from dl_techniques.layers.initializers import HostTruncatedNormal
@@ -21,11 +26,6 @@ from dl_techniques.models.vision.fast_vlm.config import (
     FastVLMConfig,
     load_variants,
     without_unused,
-)
-from dl_techniques.models.vision.preprocessing import (
-    FIELDS,
-    Preprocessing,
-    rescaling_layers,
 )
 from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
 from dl_techniques.models.vision.variant_files import check_overrides

@@ -11,7 +11,7 @@ import numpy as np
 
 from dl_techniques.data.dataset import Batch, ConversationDataset
 from dl_techniques.errors import PromptError
-from dl_techniques.models.vlm.fast_vlm.records import Record, to_records
+from dl_techniques.models.vlm.fast_vlm.prompt.records import Record, to_records
 
 
 @dataclass(frozen=True)

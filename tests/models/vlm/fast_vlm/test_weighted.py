@@ -8,7 +8,7 @@ import pytest
 
 from dl_techniques.data import ConversationDataset
 from dl_techniques.errors import PromptError
-from dl_techniques.models.vlm.fast_vlm.records import to_records
+from dl_techniques.models.vlm.fast_vlm.prompt.records import to_records
 from dl_techniques.models.vlm.fast_vlm.weighted import Weighted, measuring_dataset
 from tests.models.vlm.fast_vlm.small_model import make_model
 
