@@ -18,7 +18,6 @@ from dl_techniques.errors import MissingExtraError
 from dl_techniques.version import __version__
 
 if TYPE_CHECKING:
-    from dl_techniques.allocator import keep_freed_memory as keep_freed_memory
     from dl_techniques.models.vision.fast_vlm.model import FastVLM as FastVLM
     from dl_techniques.models.vision.mobile_one.model import MobileOne as MobileOne
     from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone as FastVLMBackbone
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from dl_techniques.models.vlm.fast_vlm import FastVLMImageConverter as FastVLMImageConverter
     from dl_techniques.models.vlm.fast_vlm import FastVLMTokenizer as FastVLMTokenizer
     from dl_techniques.models.vlm.fast_vlm.chat import Chat as Chat
-    from dl_techniques.program_cache import keep_compiled_programs as keep_compiled_programs
+    from dl_techniques.runtime.memory import keep_freed_memory as keep_freed_memory
+    from dl_techniques.runtime.programs import keep_compiled_programs as keep_compiled_programs
 
 _VLM = "dl_techniques.models.vlm.fast_vlm"
 _EXPORTS = {
@@ -41,8 +41,8 @@ _EXPORTS = {
     "FastVLMImageConverter": _VLM,
     "FastVLMTokenizer": _VLM,
     "Chat": f"{_VLM}.chat",
-    "keep_compiled_programs": "dl_techniques.program_cache",
-    "keep_freed_memory": "dl_techniques.allocator",
+    "keep_compiled_programs": "dl_techniques.runtime.programs",
+    "keep_freed_memory": "dl_techniques.runtime.memory",
 }
 _EXTRA_OF_MODULE = {"keras_hub": "vlm", "tokenizers": "vlm"}
 

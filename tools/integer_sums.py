@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques.layers.integer_sums import float_sums, torch_sums
-from dl_techniques.layers.torch_kernels import runs_on_torch
+from dl_techniques.kernels.int8_sums import float_sums, torch_sums
+from dl_techniques.kernels.torch_operators import runs_on_torch
 
 ROWS, DEPTH, UNITS = (1, 2, 8, 64, 288), 896, 4864
 
@@ -40,7 +40,7 @@ def ways() -> dict[str, Callable[[Any, Any, Any, Any], Any]]:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as the phases of an answer run it."""
-    from dl_techniques.models.vlm.fast_vlm.compile import compile_function
+    from dl_techniques.runtime.compile import compile_function
 
     return compile_function(function, [])
 

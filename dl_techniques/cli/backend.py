@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dl_techniques.errors import DLTechniquesError, MissingExtraError
-from dl_techniques.program_cache import set_cache_variables
+from dl_techniques.runtime.programs import set_cache_variables
 
 # Measured with `fastvlm benchmark` on 2 cores and a model of 7 M parameters. CPU-seconds to the
 # first token: JAX 7 from the second run on, PyTorch 10, TensorFlow 11. Decoding: JAX 3 to 4 times

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.allocator import keep_freed_memory
 from dl_techniques.cli import session
 from dl_techniques.cli.benchmark_table import to_text
 from dl_techniques.cli.describe import QUESTION
 from dl_techniques.cli.options import DEFAULT_PRESET, MAX_PIXELS, positive_int
 from dl_techniques.cli.progress import Progress
 from dl_techniques.errors import DLTechniquesError
+from dl_techniques.runtime.memory import keep_freed_memory
 
 SIZE = (480, 640, 3)  # of the picture that is made where none is given
 TURNS = ("What else is there?", "What colours are there?", "Is anything moving?")

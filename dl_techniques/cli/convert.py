@@ -14,7 +14,7 @@ from dl_techniques.cli.progress import Progress
 from dl_techniques.errors import CheckpointError, PresetError
 
 if TYPE_CHECKING:
-    from dl_techniques.checkpoints.identify import Subject
+    from dl_techniques.loading.identify import Subject
 
 PRECISIONS = ("float32", "bfloat16")
 MEGABYTE = 1_000_000
@@ -45,7 +45,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Says what the source is, then converts it."""
-    from dl_techniques.checkpoints.identify import identify
+    from dl_techniques.loading.identify import identify
 
     if options.dest is None and not options.dry_run:
         raise PresetError("DEST is missing: name the folder to write, or give --dry-run")

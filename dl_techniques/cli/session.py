@@ -20,7 +20,7 @@ from dl_techniques.cli.quick_load import loaded_on_the_host
 if TYPE_CHECKING:
     import numpy as np
 
-    from dl_techniques.models.vlm.fast_vlm.streaming import TextStream
+    from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream
 
 
 @dataclass

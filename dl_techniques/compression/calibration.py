@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques.compression.fake_quant import ActivationQuantizer
+from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer
 
 
 class Range:

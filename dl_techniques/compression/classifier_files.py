@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.compression.labelled import HELD_OUT, Labelled, read_labelled
 from dl_techniques.compression.measure import LiteRTClassifier, accuracy
 from dl_techniques.compression.recipe import Recipe
+from dl_techniques.data.labelled import HELD_OUT, Labelled, read_labelled
 from dl_techniques.errors import CompressionError
 
 SUFFIX = ".tflite"

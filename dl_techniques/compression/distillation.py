@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from dl_techniques.errors import CompressionError
-from dl_techniques.models.traced_once import TracedOnce
+from dl_techniques.runtime.traced_once import TracedOnce
 
 Feature = int | str
 Pairs = Sequence[tuple[Feature, Feature]]

@@ -23,7 +23,7 @@ def asking(path: Path) -> Iterator[Ask]:
         path: the folder that the format "litert" writes, or a `.litertlm` file.
     """
     if path.is_dir():
-        from dl_techniques.export.litert_vlm.host import Host
+        from dl_techniques.hosts.litert import Host
 
         host = Host(path, threads=1)
         yield lambda picture, question, most: "".join(host.stream([picture], question, most))

@@ -97,7 +97,7 @@ def optimize(
         >>> report.after.bytes / report.before.bytes  # doctest: +SKIP
         0.3
     """
-    from dl_techniques.export.sources import class_of, load_source
+    from dl_techniques.loading.load import class_of, load_source
 
     named = isinstance(source, (str, Path))
     model = load_source(source) if named else source

@@ -19,16 +19,16 @@ import keras
 from keras import ops
 
 from dl_techniques.compression.calibration import Range, show
-from dl_techniques.compression.fake_quant import ActivationQuantizer, Arithmetic, computed_by
-from dl_techniques.compression.quantization_aware_layers import FAKE_QUANT_CLASSES, FakeQuantized
-from dl_techniques.compression.quantized_layers import (
+from dl_techniques.errors import CompressionError
+from dl_techniques.layers.mobile_one_block import MobileOneBlock
+from dl_techniques.layers.quantized.base import (
     choose_layers,
     convert,
     named_layers,
     note,
 )
-from dl_techniques.errors import CompressionError
-from dl_techniques.layers.mobile_one_block import MobileOneBlock
+from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, Arithmetic, computed_by
+from dl_techniques.layers.quantized.fake_quant_layers import FAKE_QUANT_CLASSES, FakeQuantized
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 
 KIND = "fake_quant"

@@ -20,12 +20,6 @@ import keras
 from keras import ops
 
 from dl_techniques.compression.calibration import Range, show
-from dl_techniques.compression.fake_quant import ActivationQuantizer, nudged_grid
-from dl_techniques.compression.quantized_layers import (
-    attach_classes,
-    choose_layers,
-    named_layers,
-)
 from dl_techniques.compression.weight_only import (
     Int8Weights,
     WidenedDense,
@@ -33,8 +27,14 @@ from dl_techniques.compression.weight_only import (
     forget_compiled,
 )
 from dl_techniques.errors import CompressionError
-from dl_techniques.layers.byte_product import ByteProduct, takes_bytes
+from dl_techniques.kernels.torch_bytes import ByteProduct, takes_bytes
 from dl_techniques.layers.convolution import Conv
+from dl_techniques.layers.quantized.base import (
+    attach_classes,
+    choose_layers,
+    named_layers,
+)
+from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, nudged_grid
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 

@@ -11,15 +11,15 @@ import keras
 
 from dl_techniques.compression.channel_importance import copy_of
 from dl_techniques.compression.distillation import distiller
-from dl_techniques.compression.labelled import Batches, Labelled
 from dl_techniques.compression.measure import accuracy
 from dl_techniques.compression.pruning_gradual import prune_gradually
 from dl_techniques.compression.quantization_aware import calibrate, quantization_aware
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.compression.recipe_parts import Distil, Prune, QuantizationAware, Training
+from dl_techniques.data.labelled import Batches, Labelled
+from dl_techniques.data.preprocessing import Preprocessing
 from dl_techniques.errors import CompressionError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
-from dl_techniques.models.vision.preprocessing import Preprocessing
 
 CALIBRATED = 256
 AWARE_RATE = 0.1
@@ -192,7 +192,7 @@ def _distil(network: Any, source: Any, step: Distil, lesson: Lesson) -> Any:
 
 
 def _load(source: str) -> Any:
-    from dl_techniques.export.sources import load_source
+    from dl_techniques.loading.load import load_source
 
     return load_source(source)
 

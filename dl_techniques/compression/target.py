@@ -70,7 +70,7 @@ def recipe_for_size(
     Example:
         >>> recipe_for_size("tiny.keras", 0.6)  # doctest: +SKIP
     """
-    from dl_techniques.export.sources import load_source
+    from dl_techniques.loading.load import load_source
 
     model = load_source(source) if isinstance(source, (str, Path)) else source
     base = Recipe(export=export or Export(), training=training or Training())
@@ -99,7 +99,7 @@ def _is_prunable(model: Any) -> bool:
 
 def _size(model: Any, recipe: Recipe) -> int | None:
     """Bytes that a rung takes; None where it does not exist for this model."""
-    from dl_techniques.export.sources import VLM_CLASS, class_of
+    from dl_techniques.loading.load import VLM_CLASS, class_of
 
     if class_of(model) == VLM_CLASS:
         return _vlm_size(model, recipe)

@@ -14,16 +14,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques.compression.quantized_layers import (
+from dl_techniques.errors import CompressionError
+from dl_techniques.kernels.jax_products import jax_dense, takes_bfloat16
+from dl_techniques.layers.convolution import Conv, DepthwiseConv
+from dl_techniques.layers.quantized.base import (
     QuantizedLayer,
     attach_classes,
     choose_layers,
     convert,
     named_layers,
 )
-from dl_techniques.errors import CompressionError
-from dl_techniques.layers.convolution import Conv, DepthwiseConv
-from dl_techniques.layers.jax_kernels import jax_dense, takes_bfloat16
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 
 KIND = "int8_weights"

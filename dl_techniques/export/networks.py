@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.sources import VLM_CLASS, class_of
+from dl_techniques.loading.load import VLM_CLASS, class_of
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 

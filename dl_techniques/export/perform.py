@@ -139,7 +139,7 @@ def _trained_integers(model: Any, part: str, request: ExportRequest, path: Path)
             f"{model.name} was trained for int8 kernels, which have a fixed batch: leave the "
             "precision and the dynamic batch out"
         )
-    module = importlib.import_module("dl_techniques.compression.quantization_aware_export")
+    module = importlib.import_module("dl_techniques.export.writers.litert_trained")
     report: ExportReport = module.export_quantized(
         model, path, part=part, image_size=request.image_size, pictures=request.pictures
     )

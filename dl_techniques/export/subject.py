@@ -13,10 +13,10 @@ import numpy as np
 
 from dl_techniques.data.geometry import center_crop, pad_and_resize, resize, resize_shortest_edge
 from dl_techniques.data.images import ImageSource, load_image
+from dl_techniques.data.preprocessing import Preprocessing
 from dl_techniques.export.networks import Size, assemble, copy_of, fuse, size_of
 from dl_techniques.export.pictures import drawn_pictures, picture_files
-from dl_techniques.export.sources import VLM_CLASS, class_of
-from dl_techniques.models.vision.preprocessing import Preprocessing
+from dl_techniques.loading.load import VLM_CLASS, class_of
 
 Outputs = dict[str, np.ndarray]
 

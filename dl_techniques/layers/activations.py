@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.layers.torch_kernels import runs_on_torch, torch_gelu
+from dl_techniques.kernels.torch_operators import runs_on_torch, torch_gelu
 
 _SQRT_HALF = 0.7071067811865476
 

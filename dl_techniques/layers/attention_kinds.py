@@ -21,8 +21,8 @@ from typing import Any
 
 from keras import ops
 
-from dl_techniques.layers.jax_kernels import matmul_in_float32
-from dl_techniques.layers.shifted_convolution import prefers_shifts
+from dl_techniques.kernels.jax_depthwise import prefers_shifts
+from dl_techniques.kernels.jax_products import matmul_in_float32
 
 KINDS = ("full", "window", "strided", "linear")
 DEFAULT_EXTENT = {"window": 8, "strided": 2}

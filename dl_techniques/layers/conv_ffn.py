@@ -12,9 +12,9 @@ from keras import ops
 
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import DepthwiseConv
+from dl_techniques.layers.dense import feed_forward, project, project_with_gelu
 from dl_techniques.layers.fusion import Array, as_float64
 from dl_techniques.layers.initializers import HostTruncatedNormal
-from dl_techniques.layers.int8_projection import feed_forward, project, project_with_gelu
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 

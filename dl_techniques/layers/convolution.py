@@ -12,10 +12,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.kernels.jax_depthwise import prefers_shifts, shifted_depthwise_conv
+from dl_techniques.kernels.jax_products import jax_dense, takes_bfloat16
+from dl_techniques.kernels.torch_operators import runs_on_torch, torch_conv, torch_depthwise_conv
 from dl_techniques.layers.initializers import HostTruncatedNormal
-from dl_techniques.layers.jax_kernels import jax_dense, takes_bfloat16
-from dl_techniques.layers.shifted_convolution import prefers_shifts, shifted_depthwise_conv
-from dl_techniques.layers.torch_kernels import runs_on_torch, torch_conv, torch_depthwise_conv
 
 Shape = tuple[int | None, ...]
 

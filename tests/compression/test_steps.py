@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.compression.labelled import read_labelled
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.compression.recipe_parts import Distil, Prune, QuantizationAware, Training
 from dl_techniques.compression.steps import Lesson, gives_logits, optimizer, run_steps
+from dl_techniques.data.labelled import read_labelled
+from dl_techniques.data.preprocessing import Preprocessing
 from dl_techniques.errors import CompressionError
-from dl_techniques.models.vision.preprocessing import Preprocessing
 from tests.compression.class_folders import COLOURS, write_classes
 from tests.helpers import numbers, values
 from tests.models.vision.fast_vlm.small_network import make_smaller_network

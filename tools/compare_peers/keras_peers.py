@@ -51,7 +51,7 @@ class KerasRunner:
         from dl_techniques import FastVLM
         from dl_techniques.compression.static_int8 import quantize_static
         from dl_techniques.layers import convolution
-        from dl_techniques.models.torch_recording import CALLS_OF_PREDICT
+        from dl_techniques.runtime.recording import CALLS_OF_PREDICT
 
         job = Job.read(folder)
         set_threads(job.threads)

@@ -1,7 +1,7 @@
 """FastVLM in Apple's and Hugging Face's layouts: read, planned, written.
 
 `FastVLMCausalLM.from_preset` and `export_to_transformers` are the doors; this package stands
-behind them, as the reader that `dl_techniques.models.foreign` names.
+behind them, as the reader that `dl_techniques.models.presets.readers` names.
 
 The place of a picture is marked by `<image>`: id 151646, which the Hugging Face conversion adds and
 we add where Apple's tokenizer lacks it. Apple's own code marks it by -200, which is no id; here it

@@ -9,17 +9,17 @@ from typing import Any
 
 from dl_techniques.checkpoints.fast_vlm.source import Source, read_source
 from dl_techniques.checkpoints.language import build_decoder
-from dl_techniques.checkpoints.lazy_build import Unfilled, without_values
 from dl_techniques.checkpoints.tensor_files import TensorStore, open_tensors
 from dl_techniques.checkpoints.weight_map import WeightMap, check_coverage, load_weights
 from dl_techniques.errors import CheckpointError
 from dl_techniques.layers.reparameterization import sync_variables
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
-from dl_techniques.models.vlm.fast_vlm.variants import (
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.network.variants import (
     build_backbone,
     refuse_float16,
     tower_arguments,
 )
+from dl_techniques.runtime.lazy_build import Unfilled, without_values
 
 Progress = Callable[[int], None]
 

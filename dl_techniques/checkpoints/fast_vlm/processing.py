@@ -15,8 +15,8 @@ from dl_techniques.checkpoints.fast_vlm.source import Source
 from dl_techniques.checkpoints.tokenizers import tokenizer_from_files
 from dl_techniques.data.geometry import Interpolation
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
-from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
 
 Processing = Literal["apple", "transformers"]
 MODES: dict[str, Literal["pad", "crop"]] = {"apple": "pad", "transformers": "crop"}

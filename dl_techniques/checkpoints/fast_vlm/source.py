@@ -20,7 +20,7 @@ from dl_techniques.checkpoints.fast_vlm.towers import tower_from_apple, tower_fr
 from dl_techniques.checkpoints.language import DecoderSpec, decoder_config
 from dl_techniques.errors import CheckpointError
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
-from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant
+from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant
 
 APPLE_TOWER = "mobileclip_l_"
 IMAGE_SIZE = 1024

@@ -18,12 +18,12 @@ from dl_techniques.checkpoints.language.spec import (
     build_decoder,
     decoder_config,
 )
-from dl_techniques.checkpoints.lazy_build import without_values
 from dl_techniques.checkpoints.tensor_files import TensorStore, open_tensors
 from dl_techniques.checkpoints.tokenizers import tokenizer_from_files
 from dl_techniques.checkpoints.weight_map import check_coverage, load_weights
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.runtime.lazy_build import without_values
 
 HEAD = "lm_head.weight"
 # Buffers that older files keep beside the weights, computed anew from the config.

@@ -16,7 +16,7 @@ import keras_hub
 from dl_techniques.checkpoints.language import families
 from dl_techniques.checkpoints.language.config_fields import Config, needed
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.corrected import (
+from dl_techniques.models.vlm.fast_vlm.network.corrected import (
     Gemma3Decoder,
     Llama3Decoder,
     Qwen3Decoder,

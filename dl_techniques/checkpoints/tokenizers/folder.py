@@ -10,9 +10,13 @@ from dl_techniques.checkpoints.config_files import read_json, read_json_if_there
 from dl_techniques.checkpoints.tokenizers.parts import byte_level_json
 from dl_techniques.checkpoints.tokenizers.ranks import read_ranks, vocabulary_of
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.chat_families import TEMPLATES, get_template, template_of
-from dl_techniques.models.vlm.fast_vlm.chat_template import IMAGE
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import (
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import (
+    TEMPLATES,
+    get_template,
+    template_of,
+)
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import (
     FastVLMJsonTokenizer,
     first_free_id,
     with_added_token,

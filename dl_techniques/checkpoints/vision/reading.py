@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.checkpoints.lazy_build import without_values
 from dl_techniques.checkpoints.tensor_files import (
     INDEXES,
     PICKLES,
@@ -36,6 +35,7 @@ from dl_techniques.models.vision.fast_vlm import model as fast_vlm
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one import model as mobile_one
 from dl_techniques.models.vision.mobile_one.model import MobileOne
+from dl_techniques.runtime.lazy_build import without_values
 
 NETWORKS: dict[str, Any] = {"fast_vit": fast_vlm, "mobile_one": mobile_one}
 FREE = (

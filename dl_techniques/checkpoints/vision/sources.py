@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.checkpoints.config_files import CONFIG, read_json_if_there
+from dl_techniques.data.preprocessing import Preprocessing
 from dl_techniques.errors import VariantError
-from dl_techniques.models.vision.preprocessing import Preprocessing
 
 SOURCES: dict[str, dict[str, dict[str, Any]]] = {
     # Apple's own transform: the shorter side becomes 256 pixels at once, then the centre is cut.

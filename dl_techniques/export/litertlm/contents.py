@@ -12,8 +12,8 @@ from dl_techniques.export.litertlm.contract import Facts, check_bundle, check_pa
 from dl_techniques.export.litertlm.sections import MODEL_TYPES, HostRule, read_bundle
 from dl_techniques.export.litertlm.signatures import read_signatures
 from dl_techniques.export.litertlm.template import jinja_template
-from dl_techniques.models.vlm.fast_vlm.chat_families import get_template
-from dl_techniques.models.vlm.fast_vlm.requests import stop_ids_of
+from dl_techniques.models.vlm.fast_vlm.answer.requests import stop_ids_of
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import get_template
 
 
 def assemble(

@@ -11,13 +11,13 @@ import keras
 
 from dl_techniques.errors import FusionError, PresetError, VariantError
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
-from dl_techniques.models import hub
-from dl_techniques.models.foreign import VISION, find_reader
-from dl_techniques.models.torch_recording import recorded_predictions
-from dl_techniques.models.traced_once import TracedOnce
-from dl_techniques.models.vision.fast_vlm import preset_files
+from dl_techniques.models.presets import hub
+from dl_techniques.models.presets import vision_folder as preset_files
+from dl_techniques.models.presets.readers import VISION, find_reader
+from dl_techniques.runtime.recording import recorded_predictions
+from dl_techniques.runtime.traced_once import TracedOnce
 
-_QUANTIZED = "dl_techniques.compression.quantized_networks"
+_QUANTIZED = "dl_techniques.layers.quantized.restore"
 
 
 class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):

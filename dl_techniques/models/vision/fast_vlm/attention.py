@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from dl_techniques.layers.attention_kinds import attend, check_kind
+from dl_techniques.layers.dense import project
 from dl_techniques.layers.initializers import HostTruncatedNormal
-from dl_techniques.layers.int8_projection import project
 
 Shape = tuple[int | None, ...]
 

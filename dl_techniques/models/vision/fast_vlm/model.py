@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from dl_techniques.data.preprocessing import FIELDS, Preprocessing
 from dl_techniques.errors import VariantError
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.large_kernel_conv import PatchEmbedding
@@ -16,7 +17,6 @@ from dl_techniques.layers.multi_scale import MultiScaleFeatures
 from dl_techniques.layers.repmixer_block import ConvolutionalStem
 from dl_techniques.models.vision.fast_vlm.components import Stage
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig, load_variants
-from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 from dl_techniques.models.vision.variant_files import check_overrides
 

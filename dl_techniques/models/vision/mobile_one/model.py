@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import keras
 
+from dl_techniques.data.preprocessing import FIELDS, Preprocessing
 from dl_techniques.errors import VariantError
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable
 from dl_techniques.models.vision.mobile_one.config import MobileOneConfig, load_variants
-from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 from dl_techniques.models.vision.variant_files import check_overrides
 

@@ -10,17 +10,17 @@ from typing import Any
 import keras
 import keras_hub
 
-from dl_techniques.allocator import older_objects_kept
 from dl_techniques.layers.reparameterization import sync_variables
-from dl_techniques.models.traced_once import TracedOnce
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
-from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
-from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
-from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin, store_weights_as
-from dl_techniques.models.vlm.fast_vlm.torch_parameters import TorchParametersMixin
+from dl_techniques.models.presets.vlm_folder import PresetMixin, store_weights_as
+from dl_techniques.models.vlm.fast_vlm.answer.generation import GenerationMixin
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant, build_variant
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
-from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant, build_variant
+from dl_techniques.runtime.memory import older_objects_kept
+from dl_techniques.runtime.torch_parameters import TorchParametersMixin
+from dl_techniques.runtime.traced_once import TracedOnce
 
 TOP_K = 50
 

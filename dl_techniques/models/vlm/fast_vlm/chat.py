@@ -15,12 +15,9 @@ import numpy as np
 from keras import ops
 
 from dl_techniques.errors import PromptError
-from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
-from dl_techniques.models.vlm.fast_vlm.chat_template import Message
-from dl_techniques.models.vlm.fast_vlm.phases import DecodeState
-from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, bucket, prompt_bucket
-from dl_techniques.models.vlm.fast_vlm.records import image_list
-from dl_techniques.models.vlm.fast_vlm.sampling import (
+from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts, bucket, prompt_bucket
+from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState
+from dl_techniques.models.vlm.fast_vlm.answer.sampling import (
     RowRandom,
     Sampler,
     TokenChooser,
@@ -28,8 +25,11 @@ from dl_techniques.models.vlm.fast_vlm.sampling import (
     row_keys,
     seed_of,
 )
-from dl_techniques.models.vlm.fast_vlm.streaming import TextStream, TokenLoop
-from dl_techniques.models.vlm.fast_vlm.tokenizer import IMAGE
+from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream, TokenLoop
+from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import Message
+from dl_techniques.models.vlm.fast_vlm.prompt.records import image_list
+from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import IMAGE
 
 Tensor = Any
 

@@ -15,8 +15,8 @@ from keras_hub.src.utils.pipeline_model import PipelineModel
 
 from dl_techniques.data.dataset import ConversationDataset
 from dl_techniques.errors import FusionError, PromptError
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
-from dl_techniques.models.vlm.fast_vlm.records import to_records
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.prompt.records import to_records
 
 
 class TrainingMixin:

@@ -9,11 +9,11 @@ import pytest
 
 from dl_techniques.data import ConversationDataset
 from dl_techniques.errors import FusionError, PromptError
-from dl_techniques.layers import int8_projection
+from dl_techniques.layers import dense as int8_projection
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
-from dl_techniques.models.vlm.fast_vlm.phases import Phases
-from dl_techniques.models.vlm.fast_vlm.prompts import align_prompts
+from dl_techniques.models.vlm.fast_vlm.answer.alignment import align_prompts
+from dl_techniques.models.vlm.fast_vlm.answer.phases import Phases
 from tests.models.vlm.fast_vlm.small_model import (
     CONTEXT,
     make_decoder,
