@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from dl_techniques import kernels
 from dl_techniques.errors import CompressionError
-from dl_techniques.kernels.jax_products import jax_dense, takes_bfloat16
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
 from dl_techniques.layers.quantized.base import (
     QuantizedLayer,
@@ -90,9 +90,10 @@ class WidenedDense(keras.layers.Dense):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """float[..., K] -> float[..., units]."""
-        if not takes_bfloat16(self):
+        # Keras multiplies and adds where `kernels.dense` has no better way of its own.
+        if self.compute_dtype != "bfloat16" or not kernels.keeps_wide_sums():
             return super().call(inputs, training=training)
-        outputs = jax_dense(inputs, self.kernel, self.bias)
+        outputs = kernels.dense(inputs, self.kernel, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
 

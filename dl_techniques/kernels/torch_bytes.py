@@ -13,7 +13,6 @@ Integer-Arithmetic-Only Inference", arXiv:1712.05877, section 2.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +22,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques.kernels.torch_operators import may_run_elsewhere, runs_on_torch
+from dl_techniques.kernels.machine import (
+    may_differentiate,
+    may_run_elsewhere,
+    multiplies_static_bytes,
+    runs_on_torch,
+)
 
 Tensor = Any
 LEVELS = 255
@@ -45,18 +49,6 @@ def products_used() -> Iterator[list[ByteProduct]]:
         _USED.reset(token)
 
 
-@functools.cache
-def multiplies_static_bytes() -> bool:
-    """Whether oneDNN has vector instructions for products of uint8 and int8 on this processor.
-
-    Without AVX-512 VNNI, sums of two products saturate at 16 bits.
-    """
-    import torch
-
-    tells = getattr(torch.cpu, "_is_vnni_supported", None)  # from PyTorch 2.6 on
-    return tells is not None and torch.backends.mkldnn.is_available() and bool(tells())
-
-
 def takes_bytes(x: Tensor, trains: bool) -> bool:
     """Whether a product of `x` may be one of bytes: on PyTorch's CPU, in inference.
 
@@ -70,8 +62,7 @@ def takes_bytes(x: Tensor, trains: bool) -> bool:
 
     if not isinstance(x, torch.Tensor) or may_run_elsewhere(x):
         return False
-    wanted = torch.is_grad_enabled() and (x.requires_grad or trains)
-    return x.dtype in (torch.float32, torch.bfloat16) and not wanted
+    return x.dtype in (torch.float32, torch.bfloat16) and not may_differentiate(x, trains)
 
 
 class ByteProduct:
