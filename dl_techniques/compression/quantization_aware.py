@@ -18,13 +18,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.compat.keras_layers import named_parts
 from dl_techniques.compression.calibration import Range, show
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.quantized.base import (
     choose_layers,
     convert,
-    named_layers,
     note,
 )
 from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, Arithmetic, computed_by
@@ -102,7 +102,7 @@ def attach(network: SwitchableModel, table: Table) -> None:
 
 def _attach(model: Any, table: Table) -> None:
     # A ReLU that a block applies after its convolution moves into the convolution.
-    blocks = dict(named_layers(model))
+    blocks = dict(named_parts(model))
     for path, scheme in table.items():
         if scheme["relu"]:
             blocks[path.rpartition("/")[0]].activation = keras.activations.linear
@@ -132,7 +132,7 @@ def _followed_by_relu(model: Any) -> set[str]:
     """Paths of the fused convolutions whose block applies a ReLU right after them."""
     return {
         f"{path}/fused_conv"
-        for path, layer in named_layers(model)
+        for path, layer in named_parts(model)
         if isinstance(layer, MobileOneBlock)
         and layer.activation is keras.activations.relu
         and layer.se is None
@@ -161,7 +161,7 @@ def _leave_out_repeated(model: Any) -> None:
     with computed_by(trace):
         model(ops.zeros(_input_shape(model)), training=False)
     table = {}
-    for path, layer in named_layers(model):
+    for path, layer in named_parts(model):
         if isinstance(layer, FakeQuantized):
             if layer.scheme["inputs"] and id(layer.inputs_quantizer) in trace.repeated:
                 layer.leave_inputs()
@@ -182,7 +182,7 @@ def fake_quantized(model: Any) -> list[tuple[str, Any]]:
     Raises:
         CompressionError: it has none.
     """
-    found = [(p, layer) for p, layer in named_layers(model) if isinstance(layer, FakeQuantized)]
+    found = [(p, layer) for p, layer in named_parts(model) if isinstance(layer, FakeQuantized)]
     if not found:
         raise CompressionError(
             f"{model.name} is not quantization-aware: call quantization_aware(model) first"

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.compat.keras_layers import named_parts
 from dl_techniques.compression.calibration import Range, show
 from dl_techniques.compression.weight_only import (
     Int8Weights,
@@ -32,7 +33,6 @@ from dl_techniques.layers.convolution import Conv
 from dl_techniques.layers.quantized.base import (
     attach_classes,
     choose_layers,
-    named_layers,
 )
 from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, nudged_grid
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
@@ -150,7 +150,7 @@ def quantize_static(
             "vision-language model; quantize_weights() takes other Keras models"
         )
     paths = choose_layers(network, STATIC_INT8_CLASSES, skip, _is_matrix_product(network))
-    layers = dict(named_layers(network))
+    layers = dict(named_parts(network))
     ranges = _seen_ranges(network, {p: layers[p] for p in paths}, pictures, batch_size)
     attach(network, {path: {} for path in paths})
     for path, seen in ranges.items():
@@ -171,8 +171,8 @@ def attach(network: SwitchableModel, table: Mapping[str, Mapping[str, Any]]) -> 
 
 def _is_matrix_product(network: Any) -> Any:
     """Whether a layer multiplies every place of a map by one matrix."""
-    gates = [layer for _, layer in named_layers(network) if isinstance(layer, SqueezeExcitation)]
-    of_gates = {id(layer) for gate in gates for _, layer in named_layers(gate)}
+    gates = [layer for _, layer in named_parts(network) if isinstance(layer, SqueezeExcitation)]
+    of_gates = {id(layer) for gate in gates for _, layer in named_parts(gate)}
 
     def check(layer: Any) -> bool:
         if isinstance(layer, Conv):

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from dl_techniques import kernels
+from dl_techniques.compat.keras_layers import forget_variable, named_parts
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
 from dl_techniques.layers.quantized.base import (
@@ -22,7 +23,6 @@ from dl_techniques.layers.quantized.base import (
     attach_classes,
     choose_layers,
     convert,
-    named_layers,
 )
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 
@@ -35,7 +35,7 @@ class Int8Weights(QuantizedLayer):
     def build_quantization(self) -> None:
         """Replaces the float kernel by its rounded form."""
         kernel = np.asarray(ops.convert_to_numpy(self.float_kernel), "float32")
-        self._untrack_variable(self.float_kernel)  # type: ignore[attr-defined]
+        forget_variable(self, self.float_kernel)
         largest = np.max(np.abs(kernel), axis=self.shared_axes, keepdims=True)
         scale = np.where(largest > 0, largest / 127.0, 1.0).astype("float32")
         self.__dict__["_kernel"] = None
@@ -170,7 +170,7 @@ def float_network_of(model: Any) -> Any:
     backbone = getattr(model, "backbone", model)
     network = getattr(backbone, "vision_encoder", model)
     noted = getattr(network, "quantization", None) is not None
-    by_keras = (getattr(layer, "quantization_mode", None) for _, layer in named_layers(network))
+    by_keras = (getattr(layer, "quantization_mode", None) for _, layer in named_parts(network))
     if noted or any(by_keras):
         raise CompressionError(f"{network.name} is quantized already; start from the float one")
     if isinstance(network, SwitchableModel):

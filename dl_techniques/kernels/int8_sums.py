@@ -16,6 +16,7 @@ from typing import Any
 
 from keras import ops
 
+from dl_techniques.compat import torch_own
 from dl_techniques.kernels.machine import multiplies_bytes_fast
 from dl_techniques.kernels.reference import quantize_rows
 
@@ -110,7 +111,7 @@ def torch_sums(numbers: Tensor, kernel: Tensor, transposed: bool = False) -> Ten
 
     kernel = kernel.T if transposed else kernel
     if multiplies_bytes_fast():
-        return torch._int_mm(numbers, kernel)
+        return torch_own.multiply_int8(numbers, kernel)
     rows = numbers.float()
     if len(rows) > FEW_ROWS:
         return rows @ kernel.float()

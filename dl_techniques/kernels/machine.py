@@ -17,6 +17,7 @@ from typing import Any
 
 import keras
 
+from dl_techniques.compat import torch_own
 from dl_techniques.errors import DLTechniquesError
 
 VARIABLE = "DL_TECHNIQUES_KERNELS"
@@ -151,8 +152,7 @@ def multiplies_static_bytes() -> bool:
     """
     import torch
 
-    tells = getattr(torch.cpu, "_is_vnni_supported", None)  # from PyTorch 2.6 on
-    return tells is not None and torch.backends.mkldnn.is_available() and bool(tells())
+    return torch.backends.mkldnn.is_available() and torch_own.multiplies_vnni()
 
 
 @functools.cache
@@ -163,7 +163,7 @@ def onednn_multiplies(dtype: Any) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return torch_own.multiplies_bfloat16()
     return bool(dtype == torch.float32)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from keras import ops
 
+from dl_techniques.compat import torch_own
 from dl_techniques.kernels.machine import may_run_elsewhere, onednn_multiplies
 from dl_techniques.kernels.reference import HIDDEN
 
@@ -64,8 +65,8 @@ def torch_dense(x: Any, kernel: Any, bias: Any = None, with_gelu: bool = False) 
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     # A single row: oneDNN reads units that lie side by side no faster.
     if onednn_multiplies(x.dtype) and (len(rows) > 1 or kernel.stride(-1) != 1):
-        fused, activation = torch.ops.mkldnn._linear_pointwise, "gelu" if with_gelu else "none"
-        outputs = fused(rows, kernel.T, bias, activation, [], "none")
+        activation = "gelu" if with_gelu else "none"
+        outputs = torch_own.linear_with_activation(rows, kernel.T, bias, activation)
     else:
         outputs = rows @ kernel if bias is None else torch.addmm(bias, rows, kernel)
         outputs = torch_gelu(outputs) if with_gelu else outputs

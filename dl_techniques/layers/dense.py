@@ -23,6 +23,7 @@ import keras
 from keras import ops
 
 from dl_techniques import kernels
+from dl_techniques.compat.keras_layers import all_parts, integer_kernel, table_of
 from dl_techniques.layers.dense_float import (
     contracted_axes,
     floats_to_vocabulary,
@@ -62,9 +63,10 @@ def kernels_to_transpose(part: keras.layers.Layer) -> list[tuple[keras.Variable,
 
 def _int8_kernels(part: keras.layers.Layer) -> Iterator[tuple[keras.Variable, int]]:
     """The kernels of int8 that meet the input with their first axes, and how many axes that are."""
-    for layer in filter(_is_int8, [part, *part._flatten_layers(include_self=False)]):
-        if contracted_axes(layer) and hasattr(layer, "_kernel"):
-            yield layer._kernel, contracted_axes(layer)
+    for layer in filter(_is_int8, all_parts(part, include_self=True)):
+        kernel = integer_kernel(layer) if contracted_axes(layer) else None
+        if kernel is not None:
+            yield kernel, contracted_axes(layer)
         elif isinstance(layer, keras.layers.ReversibleEmbedding) and not layer.tie_weights:
             yield layer.reverse_embeddings, 1
 
@@ -144,10 +146,10 @@ def project_each(layers: Sequence[keras.layers.Layer], x: Tensor) -> list[Tensor
     """
     axes = contracted_axes(layers[0])
     alike = all(contracted_axes(each) == axes for each in layers[1:])
-    if not axes or not alike or not all(_is_ours(e, "_kernel", x, axes) for e in layers):
+    if not axes or not alike or not all(_is_ours(e, x, axes) for e in layers):
         return [project_floats(layer, x) for layer in layers]
     quantized = _quantize(layers[0], x, axes)
-    return [_finish(layer, _product(layer, quantized, layer._kernel, layer.kernel_scale, axes))
+    return [_finish(layer, _product(layer, quantized, _integers(layer), layer.kernel_scale, axes))
             for layer in layers]  # fmt: skip
 
 
@@ -159,12 +161,11 @@ def project_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
         x: float[..., D].
     """
     tied = embedding.tie_weights
-    name = "_embeddings" if tied else "reverse_embeddings"
-    if embedding.logit_soft_cap is not None or not _is_ours(embedding, name, x, 1, tied):
+    if embedding.logit_soft_cap is not None or not _is_ours(embedding, x, 1):
         return floats_to_vocabulary(embedding, x)
     scale = embedding.embeddings_scale if tied else embedding.reverse_embeddings_scale
     quantized = _quantize(embedding, x, 1)
-    return _product(embedding, quantized, getattr(embedding, name), scale, 1, tied)
+    return _product(embedding, quantized, _integers(embedding), scale, 1, tied)
 
 
 def _is_int8(layer: keras.layers.Layer) -> bool:
@@ -176,26 +177,31 @@ def _is_int8(layer: keras.layers.Layer) -> bool:
     )
 
 
-def _is_ours(layer: Any, name: str, x: Tensor, axes: int, tied: bool = False) -> bool:
+def _integers(layer: Any) -> Any:
+    """The int8 kernel of a layer that `_is_int8`, or an embedding's int8 table."""
+    if isinstance(layer, keras.layers.ReversibleEmbedding):
+        return table_of(layer) if layer.tie_weights else layer.reverse_embeddings
+    return integer_kernel(layer)
+
+
+def _is_ours(layer: Any, x: Tensor, axes: int) -> bool:
     """Whether there is a faster way than the layer's own, and no gradient is wanted.
 
     Args:
         layer: the layer; some kinds of quantization leave it without a kernel.
-        name: of the attribute that holds the int8 kernel.
         x: its input.
         axes: how many last axes of the input meet the kernel.
-        tied: whether the kernel is a table, int8[N, K].
     """
     if not _is_int8(layer) or isinstance(x, keras.KerasTensor):
         return False
-    kernel = getattr(layer, name)
-    transposed = _TRANSPOSED.get()
+    kernel, transposed = _integers(layer), _TRANSPOSED.get()
+    table = isinstance(layer, keras.layers.ReversibleEmbedding)
     return kernels.multiplies_integers(
         x,
         kernel,
         alone=math.prod(size or 0 for size in x.shape[: len(x.shape) - axes]) == 1,
-        transposed=tied or id(kernel) in (transposed or {}),
-        table=not isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense)),
+        transposed=(table and layer.tie_weights) or id(kernel) in (transposed or {}),
+        table=table,
         learns=transposed is None,
     )
 

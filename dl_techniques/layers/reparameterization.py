@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
+from dl_techniques.compat.keras_layers import (
+    all_parts,
+    drop_part,
+    in_stateless_scope,
+    list_torch_parameters,
+    name_scope_of,
+    parts_of,
+    sort_parts,
+    unlocked,
+)
 from dl_techniques.errors import FusionError
 from dl_techniques.layers.fusion import Array, as_float64
 
@@ -74,7 +82,7 @@ class Reparameterizable:
 
     def hold_parts(self) -> None:
         """Lets all parts know this network, whose variables change when a part's form does."""
-        for inner in self._flatten_layers(include_self=False, recursive=True):  # type: ignore[attr-defined]
+        for inner in all_parts(self):
             inner._holder = weakref.ref(self)
 
     def form_state(self) -> dict[str, bool]:
@@ -221,11 +229,11 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
             self.fused_form = fused
             self.create_parts()
             if self.built and self._built_shape is not None:
-                with self._open_name_scope():
+                with name_scope_of(self):
                     self.build_parts(self._built_shape)
             order = {name: rank for rank, name in enumerate(self.part_order)}
-            self._layers.sort(key=lambda part: order.get(part.name, len(order)))
-        for part in self._layers if not self.trainable else []:
+            sort_parts(self, lambda part: order.get(part.name, len(order)))
+        for part in parts_of(self) if not self.trainable else []:
             part.trainable = False
 
 
@@ -239,21 +247,15 @@ def sync_variables(layer: Any) -> None:
         return
     holder = getattr(layer, "_holder", None)
     network = holder() if holder is not None else None
-    for inner in (network if network is not None else layer)._flatten_layers(
-        include_self=True, recursive=True
-    ):
-        if hasattr(inner, "_track_variables"):
-            inner._track_variables()
+    for inner in all_parts(network if network is not None else layer, include_self=True):
+        list_torch_parameters(inner)
 
 
 def _walk(layer: Any, path: str) -> Iterator[tuple[str, SwitchableLayer]]:
     if isinstance(layer, SwitchableLayer):
         yield path, layer
-    seen: set[int] = set()
-    for child in list(layer._layers):
-        if id(child) not in seen and isinstance(child, keras.layers.Layer):
-            seen.add(id(child))
-            yield from _walk(child, f"{path}/{child.name}" if path else child.name)
+    for part in parts_of(layer):
+        yield from _walk(part, f"{path}/{part.name}" if path else part.name)
 
 
 def _weights(part: Any) -> list[Any]:
@@ -278,26 +280,6 @@ def _about_equal(fused: tuple[Array, ...], now: tuple[Array, ...], half: bool) -
     largest = max(float(np.max(np.abs(array))) for array in fused)
     limit = (0.05 if half else 1e-3) * largest
     return all(bool(np.all(np.abs(a - b) <= limit)) for a, b in zip(fused, now, strict=True))
-
-
-@contextmanager
-def unlocked(layer: Any) -> Iterator[None]:
-    """Lets a built layer gain and lose parts and variables inside the block."""
-    locked = layer._tracker.locked
-    layer._tracker.unlock()
-    try:
-        yield
-    finally:
-        if locked:
-            layer._lock_state()
-
-
-def drop_part(layer: Any, name: str) -> None:
-    """Removes a sublayer from an unlocked layer, if it has it."""
-    part = getattr(layer, name, None)
-    if part is not None:
-        layer._tracker.untrack(part)
-        setattr(layer, name, None)
 
 
 def _refuse_inside_trace(name: str) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import keras
 
+from dl_techniques.compat.keras_layers import drop_part, unlocked
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
 from dl_techniques.layers.quantized.base import QuantizedLayer
 from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, arithmetic
-from dl_techniques.layers.reparameterization import drop_part, unlocked
 
 _INSIDE = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)
 """Activations that an integer kernel applies before it rounds its outputs."""

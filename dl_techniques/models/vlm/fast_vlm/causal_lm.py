@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from dl_techniques.compat.keras_layers import all_parts
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.presets.vlm_folder import PresetMixin, store_weights_as
 from dl_techniques.models.vlm.fast_vlm.answer.generation import GenerationMixin
@@ -226,7 +227,9 @@ class FastVLMCausalLM(
             filters: Further choice of layers, as in `keras.Model.quantize`.
             **kw: Of `keras.Model.quantize`.
         """
-        encoder = {id(layer) for layer in self.backbone.vision_encoder._flatten_layers()}
+        encoder = {
+            id(layer) for layer in all_parts(self.backbone.vision_encoder, include_self=True)
+        }
         wanted = _layer_filter(filters)
 
         def chosen(layer: keras.layers.Layer) -> bool:

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from dl_techniques import kernels
+from dl_techniques.compat import keras_hub_decoders as parts
 from dl_techniques.layers.dense import project, project_each
 
 Tensor = Any
@@ -46,15 +47,15 @@ def forward_layers(
         float[B, L, D], and the new caches.
     """
     x = ops.cast(x, layers[0].compute_dtype)
-    first, length, size = layers[0]._self_attention_layer, x.shape[1], caches[0][0].shape[3]
+    first, length, size = parts.attention_of(layers[0]), x.shape[1], caches[0][0].shape[3]
     mask = kernels.attention_mask(_visible(slot_mask, index, length), first.compute_dtype)
     rotate, write = _rotation(first, length, size, index), _writing(index, length)
     new = []
     for layer, cache in zip(layers, caches, strict=True):
-        hidden = _normalize(layer._self_attention_layernorm, x)
-        attended, cache = _attend(layer._self_attention_layer, hidden, cache, mask, rotate, write)
+        hidden = _normalize(parts.attention_norm(layer), x)
+        attended, cache = _attend(parts.attention_of(layer), hidden, cache, mask, rotate, write)
         x = x + attended
-        x = x + _feed_forward(layer, _normalize(layer._feedforward_layernorm, x))
+        x = x + _feed_forward(layer, _normalize(parts.feed_forward_norm(layer), x))
         new.append(cache)
     return x, tuple(new)
 
@@ -94,7 +95,7 @@ def _rotation(attention: keras.layers.Layer, length: int, size: int, index: Tens
     """Rotary embedding of the new positions, float[B, L, H, size], with angles for all layers."""
     like = ops.zeros((1, length, 1, size), attention.compute_dtype)
     rotary = attention.rotary_embedding_layer
-    cosines, sines = rotary._compute_cos_sin_embedding(like, start_index=index)
+    cosines, sines = parts.cosines_and_sines(rotary, like, index)
     half = size // 2
     signed = ops.concatenate([-sines[..., :half], sines[..., half:]], axis=-1)
     return lambda x: kernels.rotate(x, cosines, signed)
@@ -120,24 +121,22 @@ def _attend(
     write: Write,
 ) -> tuple[Tensor, PairCache]:
     """One attention layer: float[B, L, D] -> float[B, L, D], and the cache with its new rows."""
-    wanted = (attention._query_dense, attention._key_dense, attention._value_dense)
-    query, key, values = project_each(wanted, hidden)
-    if hasattr(attention, "_query_dense_layer_norm"):  # Qwen3
-        query = attention._query_dense_layer_norm(query)
-        key = attention._key_dense_layer_norm(key)
+    query, key, values = project_each(parts.query_key_value(attention), hidden)
+    norms = parts.query_key_norms(attention)
+    if norms is not None:
+        query, key = norms[0](query), norms[1](key)
     query, key = rotate(query), rotate(key)
     keys = write(cache[0], ops.cast(key, cache[0].dtype))
     values = write(cache[1], ops.cast(values, cache[1].dtype))
     mixed = kernels.grouped_attention(query, keys, values, mask)
-    return project(attention._output_dense, mixed), (keys, values)
+    return project(parts.attention_output(attention), mixed), (keys, values)
 
 
 def _feed_forward(layer: keras.layers.Layer, hidden: Tensor) -> Tensor:
     """The gated feed-forward part; its activation runs in float32, as in KerasHub."""
-    wanted = (layer._feedforward_gate_dense, layer._feedforward_intermediate_dense)
-    gate, inner = project_each(wanted, hidden)
+    gate, inner = project_each(parts.gate_and_inner(layer), hidden)
     if layer.activation in (ops.silu, keras.activations.silu):
         gate = kernels.silu(gate)
     else:
         gate = ops.cast(layer.activation(ops.cast(gate, "float32")), layer.compute_dtype)
-    return project(layer._feedforward_output_dense, inner * gate)
+    return project(parts.feed_forward_output(layer), inner * gate)
