@@ -23,7 +23,7 @@ from PIL import Image
 from dl_techniques.data.geometry import crop_and_resize, pad_and_resize
 from dl_techniques.data.images import load_image
 from dl_techniques.errors import ExportError, MissingExtraError, PromptError
-from dl_techniques.export.litertlm.sections import PICTURE_MARK, HostRule, read_bundle
+from dl_techniques.hosts.litertlm_bundle import PICTURE_MARK, HostRule, read_bundle
 
 IMAGE = "<image>"
 Message = dict[str, Any]

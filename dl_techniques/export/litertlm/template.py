@@ -21,7 +21,7 @@ Example:
 from __future__ import annotations
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litertlm.sections import PICTURE_MARK
+from dl_techniques.hosts.litertlm_bundle import PICTURE_MARK
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import ChatTemplate
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import ROLES
 from dl_techniques.models.vlm.fast_vlm.prompt.template_variants import Template

@@ -10,7 +10,6 @@ short is one clear line and not a traceback from the middle of a reader.
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.resources
 import json
 import zipfile
@@ -25,7 +24,7 @@ import numpy as np
 
 from dl_techniques.errors import DLTechniquesError, PresetError
 from dl_techniques.models.presets.hub import fetch, is_hub_handle
-from dl_techniques.models.presets.readers import VLM, Reader, find_reader
+from dl_techniques.models.presets.readers import VLM, Reader, find_reader, reader_of
 
 CONFIG_FILE = "config.json"
 
@@ -213,9 +212,7 @@ class PresetMixin:
         Raises:
             VariantError: a tower or decoder that this layout cannot hold.
         """
-        # The checkpoints stand a floor above and know the models; only a call leads there.
-        module = importlib.import_module("dl_techniques.checkpoints.fast_vlm.export")
-        module.export(self, Path(folder), **options)
+        reader_of(VLM).write(self, Path(folder), **options)
 
     @classmethod
     def _from_keras_file(cls, file: str, overrides: dict[str, Any]) -> Self:

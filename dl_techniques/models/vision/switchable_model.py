@@ -13,7 +13,7 @@ from dl_techniques.errors import FusionError, PresetError, VariantError
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.models.presets import hub
 from dl_techniques.models.presets import vision_folder as preset_files
-from dl_techniques.models.presets.readers import VISION, find_reader
+from dl_techniques.models.presets.readers import VISION, find_reader, reader_of
 from dl_techniques.runtime.recording import recorded_predictions
 from dl_techniques.runtime.traced_once import TracedOnce
 
@@ -162,7 +162,7 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
             VariantError: timm has no such network (nano to huge are this package's own).
             CheckpointError: the network is folded.
         """
-        importlib.import_module(VISION).save_as_timm(self, folder)
+        reader_of(VISION).write(self, Path(folder))
 
     @classmethod
     def from_preset(cls, source: str | Path, variant: str | None = None, **overrides: Any) -> Self:

@@ -10,7 +10,7 @@ import pytest
 from dl_techniques.errors import ExportError
 from dl_techniques.export.litertlm.assembling import build_bundle, llm_metadata
 from dl_techniques.export.litertlm.contract import Facts
-from dl_techniques.export.litertlm.sections import (
+from dl_techniques.hosts.litertlm_bundle import (
     HOST_KEY,
     METADATA,
     MODEL_TYPES,
