@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -10,14 +9,13 @@ from typing import Any, Self
 import keras
 
 from dl_techniques.errors import FusionError, PresetError, VariantError
+from dl_techniques.layers.quantized.restore import restore
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.models.presets import hub
 from dl_techniques.models.presets import vision_folder as preset_files
 from dl_techniques.models.presets.readers import VISION, find_reader, reader_of
 from dl_techniques.runtime.recording import recorded_predictions
 from dl_techniques.runtime.traced_once import TracedOnce
-
-_QUANTIZED = "dl_techniques.layers.quantized.restore"
 
 
 class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
@@ -140,8 +138,7 @@ class SwitchableModel(Reparameterizable, TracedOnce, keras.Model):
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         network = cls(**config)
         if quantization is not None:
-            # Compression stands a floor above and knows the networks; only a call leads there.
-            importlib.import_module(_QUANTIZED).restore(network, quantization)
+            restore(network, quantization)
         return network
 
     def save_to_preset(self, folder: str | Path) -> None:
