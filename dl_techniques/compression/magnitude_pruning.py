@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dl_techniques.compat.keras_layers import parts_of
 from dl_techniques.compression.pruning_schedule import CubicSchedule
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.fusion import Array, as_float64
@@ -232,11 +233,8 @@ def _prunable(layer: Any) -> Iterator[_Kernel]:
     is_dense = isinstance(layer, keras.layers.Dense | keras.layers.Conv2D)
     if is_dense and not isinstance(layer, keras.layers.DepthwiseConv2D) and layer.built:
         yield _Kernel(layer)
-    seen: set[int] = set()
-    for child in list(layer._layers):
-        if id(child) not in seen and isinstance(child, keras.layers.Layer):
-            seen.add(id(child))
-            yield from _prunable(child)
+    for part in parts_of(layer):
+        yield from _prunable(part)
 
 
 def _fetch_state(model: keras.Model) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dl_techniques.compat.keras_layers import all_parts
 from dl_techniques.errors import ExportError
 from dl_techniques.loading.load import VLM_CLASS, class_of
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
@@ -92,7 +93,7 @@ def refuse_quantized(model: Any) -> None:
     Raises:
         ExportError: says what to do instead.
     """
-    for layer in model._flatten_layers(include_self=True, recursive=True):
+    for layer in all_parts(model, include_self=True):
         if getattr(layer, "quantization_mode", None) is not None:
             raise ExportError(
                 f"the layer {layer.name} was quantized by Keras, which no format takes soundly; "

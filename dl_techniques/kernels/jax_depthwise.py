@@ -1,8 +1,7 @@
 """Depthwise convolution as shifted multiply-adds, for JAX on CPU.
 
 XLA's grouped convolution on CPU is 10 to 30 times slower than the same sum written as k * k
-multiply-adds over the padded map, and its gradient with a stride is slower still. This module
-is the one place of the layers that asks which backend and device it runs on.
+multiply-adds over the padded map, and its gradient with a stride is slower still.
 """
 
 from __future__ import annotations
@@ -15,16 +14,24 @@ import keras
 from keras import ops
 
 from dl_techniques.kernels.jax_depthwise_half import packed_sum_of_shifts, packs
+from dl_techniques.kernels.machine import is_jax_on_cpu
+from dl_techniques.kernels.reference import pad_symmetrically
 
 
-@functools.cache
-def prefers_shifts() -> bool:
-    """Whether this process computes faster with shifts: the JAX backend without accelerator."""
-    if keras.config.backend() != "jax":
-        return False
-    import jax
+def jax_depthwise_conv(x: Any, kernel: Any, bias: Any = None, stride: int = 1) -> Any:
+    """Depthwise convolution with `k // 2` zeros on each side.
 
-    return jax.default_backend() == "cpu"
+    Args:
+        x: float[B, H, W, C].
+        kernel: float[k, k, C, m], Keras' layout.
+        bias: float[C * m] or None.
+        stride: int. Same stride for both axes.
+
+    Returns:
+        float[B, ceil(H / stride), ceil(W / stride), C * m].
+    """
+    outputs = shifted_depthwise_conv(pad_symmetrically(x, kernel.shape[0]), kernel, stride)
+    return outputs if bias is None else ops.add(outputs, bias)
 
 
 def shifted_depthwise_conv(padded: Any, kernel: Any, stride: int = 1) -> Any:
@@ -47,7 +54,7 @@ def shifted_depthwise_conv(padded: Any, kernel: Any, stride: int = 1) -> Any:
 @functools.cache
 def _compiled() -> Callable[..., Any]:
     """`_sum_of_shifts`, fused into one loop also when it is called eagerly."""
-    if not prefers_shifts():
+    if not is_jax_on_cpu():
         return _sum_of_shifts
     import jax
 
@@ -163,7 +170,7 @@ def _window(x: Any, i: int, j: int, size: int, stride: int) -> Any:
 
 def _slice(x: Any, start: tuple[int, int], stop: tuple[int, int], stride: int = 1) -> Any:
     """`x[:, start0:stop0:stride, start1:stop1:stride]`; on JAX without its slow index parser."""
-    if not prefers_shifts():
+    if not is_jax_on_cpu():
         return x[:, start[0] : stop[0] : stride, start[1] : stop[1] : stride]
     import jax
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from dl_techniques.compat.jax_own import not_inlined
+
 Tensor = Any
 _ROWS = 2
 _BITS_OF_HALF = 16
@@ -35,7 +37,6 @@ def packed_sum_of_shifts(padded: Tensor, kernel: Tensor, stride: int) -> Tensor:
         `c * m + i` comes from input `c`.
     """
     from jax import lax
-    from jax.experimental.xla_metadata import set_xla_metadata
 
     size, _, _, multiplier = kernel.shape
     columns = 2 // multiplier
@@ -44,7 +45,7 @@ def packed_sum_of_shifts(padded: Tensor, kernel: Tensor, stride: int) -> Tensor:
     missing = [(0, 0, 0), (0, (tall - height) * stride, 0), (0, (wide - width) * stride, 0)]
     padded = lax.pad(padded, padded.dtype.type(0), [*missing, (0, 0, 0)])
     # A call that is not inlined: else XLA computes all four sums wherever one of them is read.
-    with set_xla_metadata(inlineable="false"):
+    with not_inlined():
         packed = _packed_sums()(
             padded.astype("float32"), kernel.astype("float32"), stride, padded.dtype.name
         )

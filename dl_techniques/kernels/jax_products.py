@@ -8,32 +8,22 @@ multiplied twice over. The sums are rounded once, after bias and GELU.
 
 from __future__ import annotations
 
-import functools
 import math
-from pathlib import Path
 from typing import Any
 
 import keras
 from keras import ops
 
-from dl_techniques.kernels.jax_depthwise import prefers_shifts
-from dl_techniques.layers.activations import gelu
+from dl_techniques.kernels.machine import multiplies_bfloat16
+from dl_techniques.kernels.reference import gelu
+from dl_techniques.kernels.reference import grouped_attention as plain_grouped_attention
 
 Tensor = Any
-CPU_FLAGS = Path("/proc/cpuinfo")
 
 
-@functools.cache
-def multiplies_bfloat16() -> bool:
-    """Whether this process is JAX on a CPU with instructions for bfloat16 (Linux tells)."""
-    if not prefers_shifts() or not CPU_FLAGS.is_file():
-        return False
-    return bool({"avx512_bf16", "amx_bf16"}.intersection(CPU_FLAGS.read_text().split()))
-
-
-def takes_bfloat16(layer: keras.layers.Layer) -> bool:
-    """Whether a layer's product is one of `jax_dense`."""
-    return bool(layer.compute_dtype == "bfloat16") and multiplies_bfloat16()
+def is_half(x: Tensor) -> bool:
+    """Whether an array is of bfloat16."""
+    return bool(keras.backend.standardize_dtype(x.dtype) == "bfloat16")
 
 
 def jax_dense(x: Tensor, kernel: Tensor, bias: Tensor = None, with_gelu: bool = False) -> Tensor:
@@ -61,10 +51,10 @@ def jax_dense(x: Tensor, kernel: Tensor, bias: Tensor = None, with_gelu: bool = 
 
 
 def jax_to_vocabulary(x: Tensor, table: Tensor) -> Tensor:
-    """Logits of an embedding: bfloat16[..., D] times the turned bfloat16[V, D] -> [..., V].
+    """Logits of an embedding: bfloat16[..., D] times the transposed bfloat16[V, D] -> [..., V].
 
     A single row is multiplied with each row of the table and summed: a product of matrices would
-    turn or widen the whole table for every token.
+    transpose or widen the whole table for every token.
     """
     if math.prod(x.shape[:-1]) > 1:
         return jax_dense(x, ops.transpose(table))
@@ -83,9 +73,34 @@ def matmul_in_float32(left: Tensor, right: Tensor) -> Tensor:
     Returns:
         float[..., M, N]: float32 there, elsewhere of the dtype that `ops.matmul` gives.
     """
-    half = all(keras.backend.standardize_dtype(x.dtype) == "bfloat16" for x in (left, right))
-    if not half or not multiplies_bfloat16():
+    if not (is_half(left) and is_half(right)) or not multiplies_bfloat16():
         return ops.matmul(left, right)
     import jax.numpy
 
     return jax.numpy.matmul(left, right, preferred_element_type="float32")
+
+
+def attention_by_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor = None) -> Tensor:
+    """Attention with the heads in front, whose products are faster so.
+
+    1024 places, 24 heads of 32: 84 ms on one core, where `jax.nn.dot_product_attention` takes 230.
+
+    Args:
+        q: float[B, N, heads, D].
+        k: float[B, M, heads, D].
+        v: float[B, M, heads, D].
+        mask: None.
+
+    Returns:
+        float[B, N, heads, D].
+    """
+    q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
+    scores = matmul_in_float32(q * q.shape[-1] ** -0.5, ops.transpose(k, (0, 1, 3, 2)))
+    weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
+    attended = matmul_in_float32(ops.cast(weights, v.dtype), v)
+    return ops.transpose(ops.cast(attended, v.dtype), (0, 2, 1, 3))
+
+
+def grouped_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """The reference, with sums of bfloat16 in float32."""
+    return plain_grouped_attention(query, keys, values, mask, matmul_in_float32)

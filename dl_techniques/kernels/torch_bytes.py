@@ -13,7 +13,6 @@ Integer-Arithmetic-Only Inference", arXiv:1712.05877, section 2.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +22,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques.kernels.torch_operators import may_run_elsewhere, runs_on_torch
+from dl_techniques.compat import torch_own
+from dl_techniques.kernels.machine import (
+    may_differentiate,
+    may_run_elsewhere,
+    multiplies_static_bytes,
+    runs_on_torch,
+)
 
 Tensor = Any
 LEVELS = 255
@@ -45,18 +50,6 @@ def products_used() -> Iterator[list[ByteProduct]]:
         _USED.reset(token)
 
 
-@functools.cache
-def multiplies_static_bytes() -> bool:
-    """Whether oneDNN has vector instructions for products of uint8 and int8 on this processor.
-
-    Without AVX-512 VNNI, sums of two products saturate at 16 bits.
-    """
-    import torch
-
-    tells = getattr(torch.cpu, "_is_vnni_supported", None)  # from PyTorch 2.6 on
-    return tells is not None and torch.backends.mkldnn.is_available() and bool(tells())
-
-
 def takes_bytes(x: Tensor, trains: bool) -> bool:
     """Whether a product of `x` may be one of bytes: on PyTorch's CPU, in inference.
 
@@ -70,8 +63,7 @@ def takes_bytes(x: Tensor, trains: bool) -> bool:
 
     if not isinstance(x, torch.Tensor) or may_run_elsewhere(x):
         return False
-    wanted = torch.is_grad_enabled() and (x.requires_grad or trains)
-    return x.dtype in (torch.float32, torch.bfloat16) and not wanted
+    return x.dtype in (torch.float32, torch.bfloat16) and not may_differentiate(x, trains)
 
 
 class ByteProduct:
@@ -96,11 +88,13 @@ class ByteProduct:
         import torch
 
         read = [kernel, kernel_scale, *([] if bias is None else [bias]), *depends_on]
-        self._made_of = [(variable, variable.value, variable.value._version) for variable in read]
+        self._made_of = [
+            (variable, variable.value, torch_own.version_of(variable.value)) for variable in read
+        ]
         self.step, self.zero = grid
         units = int(kernel.shape[-1])
         integers = torch.from_numpy(ops.convert_to_numpy(kernel).reshape(-1, units))
-        self._packed = torch.ops.onednn.qlinear_prepack(integers.T.contiguous(), None)
+        self._packed = torch_own.pack_for_bytes(integers.T.contiguous())
         self._scales = torch.from_numpy(_floats(kernel_scale))
         self._zeros = torch.zeros(units, dtype=torch.int32)
         self._bias = None if bias is None else torch.from_numpy(_floats(bias))
@@ -112,7 +106,7 @@ class ByteProduct:
 
     def untouched(self) -> bool:
         """Whether nothing was written to the tensors that it was made of: a tenth of the time."""
-        return all(value._version == version for _, value, version in self._made_of)
+        return all(torch_own.version_of(value) == version for _, value, version in self._made_of)
 
     def bytes_of(self, x: Tensor) -> Tensor:
         """float[..., K] -> uint8[..., K]: the inputs on their grid."""
@@ -146,12 +140,12 @@ class ByteProduct:
         used = _USED.get()
         if used is not None:
             used.append(self)
-        step, zero = (1.0, 0) if following is None else (following.step, following.zero)
+        grid = (1.0, 0) if following is None else (following.step, following.zero)
+        kind = torch.uint8 if following is not None else getattr(torch, dtype)
         rows = numbers.reshape(-1, numbers.shape[-1])
-        outputs = torch.ops.onednn.qlinear_pointwise(
-            rows, self.step, self.zero, self._packed, self._scales, self._zeros, self._bias,
-            step, zero, torch.uint8 if following is not None else getattr(torch, dtype),
-            "gelu" if with_gelu else "none", [], "none",
+        outputs = torch_own.multiply_bytes(
+            rows, (self.step, self.zero), self._packed, self._scales, self._zeros, self._bias,
+            grid, kind, "gelu" if with_gelu else "none",
         )  # fmt: skip
         return outputs.reshape(*numbers.shape[:-1], outputs.shape[-1])
 

@@ -5,25 +5,21 @@ and pads beforehand. But a map float[B, H, W, C] in memory *is* PyTorch's channe
 view is enough; a 1x1 convolution is a matrix product on it as it lies; and padding, bias and the
 whole GELU are part of PyTorch's own functions. So is attention that leaves keys unrepeated (one
 core, 14 query and 2 key heads of 64, 320 slots: 0.14 ms a token for 0.49, 288 rows 5.5 for 10.7).
-This module is the one place of the layers that calls them; variables and numbers stay the same.
+Variables and numbers stay the same.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-import keras
 from keras import ops
 
-
-@functools.cache
-def runs_on_torch() -> bool:
-    """Whether this process computes with PyTorch."""
-    return bool(keras.config.backend() == "torch")
+from dl_techniques.compat import torch_own
+from dl_techniques.kernels.machine import may_run_elsewhere, onednn_multiplies
+from dl_techniques.kernels.reference import HIDDEN
 
 
-def torch_conv(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
+def torch_conv(x: Any, kernel: Any, bias: Any = None, stride: int = 1) -> Any:
     """Dense convolution with `k // 2` zeros on each side.
 
     Args:
@@ -68,36 +64,16 @@ def torch_dense(x: Any, kernel: Any, bias: Any = None, with_gelu: bool = False) 
         return torch_gelu(outputs) if with_gelu else outputs
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     # A single row: oneDNN reads units that lie side by side no faster.
-    if _onednn_knows(x.dtype) and (len(rows) > 1 or kernel.stride(-1) != 1):
-        fused, activation = torch.ops.mkldnn._linear_pointwise, "gelu" if with_gelu else "none"
-        outputs = fused(rows, kernel.T, bias, activation, [], "none")
+    if onednn_multiplies(x.dtype) and (len(rows) > 1 or kernel.stride(-1) != 1):
+        activation = "gelu" if with_gelu else "none"
+        outputs = torch_own.linear_with_activation(rows, kernel.T, bias, activation)
     else:
         outputs = rows @ kernel if bias is None else torch.addmm(bias, rows, kernel)
         outputs = torch_gelu(outputs) if with_gelu else outputs
     return outputs if x.ndim == 2 else outputs.reshape(*x.shape[:-1], kernel.shape[1])
 
 
-@functools.cache
-def _onednn_knows(dtype: Any) -> bool:
-    """Whether oneDNN is there and has a product of this data type on this processor."""
-    import torch
-
-    if not torch.backends.mkldnn.is_available():
-        return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return bool(dtype == torch.float32)
-
-
-def may_run_elsewhere(x: Any) -> bool:
-    """Whether a computation is elsewhere than on this CPU, or traced for what may be elsewhere."""
-    import torch
-
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return bool(traced or x.device.type != "cpu")
-
-
-def torch_depthwise_conv(x: Any, kernel: Any, bias: Any, stride: int) -> Any:
+def torch_depthwise_conv(x: Any, kernel: Any, bias: Any = None, stride: int = 1) -> Any:
     """Depthwise convolution with `k // 2` zeros on each side.
 
     Args:
@@ -141,13 +117,12 @@ def _convolve(x: Any, kernel: Any, bias: Any, stride: int, groups: int) -> Any:
     return outputs.permute(0, 2, 3, 1)
 
 
-def torch_scores(visible: Any, dtype: str, hidden: float) -> Any:
+def torch_scores(visible: Any, dtype: str) -> Any:
     """What PyTorch's fused attention adds to its scores, once for all layers.
 
     Args:
         visible: bool[B, L, S].
         dtype: of queries and keys, as in Keras.
-        hidden: score of a place that is not visible; finite, so that a row that sees none stays so.
 
     Returns:
         float[B, L, S].
@@ -156,7 +131,7 @@ def torch_scores(visible: Any, dtype: str, hidden: float) -> Any:
 
     visible = ops.convert_to_tensor(visible)
     scores = ops.zeros(visible.shape, dtype)
-    return scores.masked_fill(~visible, max(hidden, torch.finfo(scores.dtype).min))
+    return scores.masked_fill(~visible, max(HIDDEN, torch.finfo(scores.dtype).min))
 
 
 def torch_grouped_attention(query: Any, keys: Any, values: Any, scores: Any) -> Any:
@@ -206,9 +181,11 @@ def torch_write(cache: Any, places: Any, rows: Any) -> Any:
 
     Args:
         cache: float[B, S, H, size].
-        places: int64[L], the slots that are written.
+        places: int64[L], the slots that are written, or the first of them as a plain number.
         rows: float[B, L, H, size].
     """
+    if isinstance(places, int):
+        return ops.slice_update(cache, (0, places, 0, 0), rows)
     return cache.index_copy(1, places, rows)
 
 
@@ -238,3 +215,15 @@ def torch_gelu(x: Any) -> Any:
     import torch
 
     return torch.nn.functional.gelu(ops.convert_to_tensor(x))
+
+
+def torch_silu(x: Any) -> Any:
+    """SiLU, which widens by itself: same shape, same dtype."""
+    import torch
+
+    return torch.nn.functional.silu(ops.convert_to_tensor(x))
+
+
+def torch_row_places(index: Any, length: int) -> Any:
+    """The slots `index .. index + length`, once for all layers; a plain number as it is."""
+    return index if isinstance(index, int) else ops.arange(length, dtype="int64") + index

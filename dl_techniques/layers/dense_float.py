@@ -1,9 +1,8 @@
 """Dense layers in floating point, in inference, without Keras' operators around the product.
 
-Keras computes a Dense or EinsumDense of any shape as an einsum and adds the bias afterwards. On
-PyTorch's CPU both are one operator of a matrix: see `torch_dense`; on JAX's, products in bfloat16
-keep their sums in float32: see `jax_dense`. Everywhere else, and on PyTorch wherever a gradient is
-wanted, these functions are the layers' own calls.
+Keras computes a Dense or EinsumDense of any shape as an einsum and adds the bias afterwards. Where
+`kernels.dense` is better than that and nothing is learned, both are one product of a matrix;
+everywhere else these functions are the layers' own calls.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.kernels.jax_products import jax_dense, jax_to_vocabulary, takes_bfloat16
-from dl_techniques.kernels.torch_operators import runs_on_torch, torch_dense
-from dl_techniques.layers.activations import gelu
+from dl_techniques import kernels
 
 Tensor = Any
 
@@ -34,7 +31,7 @@ def project_floats(layer: keras.layers.Layer, x: Tensor, with_gelu: bool = False
     plain = type(layer) in (keras.layers.Dense, keras.layers.EinsumDense)
     linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
     if not axes or not _multiplies_floats(layer, x, plain and (linear or not with_gelu)):
-        return gelu(layer(x)) if with_gelu else layer(x)
+        return kernels.gelu(layer(x)) if with_gelu else layer(x)
     dtype = layer.compute_dtype
     x, kernel = ops.cast(ops.convert_to_tensor(x), dtype), ops.cast(layer.kernel, dtype)
     outer, units = x.shape[: x.ndim - axes], kernel.shape[axes:]
@@ -43,8 +40,7 @@ def project_floats(layer: keras.layers.Layer, x: Tensor, with_gelu: bool = False
     if layer.bias is not None:
         bias = _shaped(_spread(ops.cast(layer.bias, dtype), units), (math.prod(units),))
     x, kernel = _shaped(x, (*outer, depth)), _shaped(kernel, (depth, math.prod(units)))
-    dense = torch_dense if runs_on_torch() else jax_dense
-    outputs = _shaped(dense(x, kernel, bias, with_gelu), (*outer, *units))
+    outputs = _shaped(kernels.dense(x, kernel, bias, with_gelu), (*outer, *units))
     return outputs if linear else layer.activation(outputs)
 
 
@@ -67,18 +63,16 @@ def floats_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
     # What an embedding of a mixed policy computes with depends on the layer around it.
     mixed = embedding.compute_dtype != embedding.variable_dtype
     plain = type(embedding).call is keras.layers.ReversibleEmbedding.call and not mixed
-    if not _multiplies_floats(embedding, x, plain) or embedding.logit_soft_cap is not None:
+    if embedding.logit_soft_cap is not None or not _multiplies_floats(embedding, x, plain):
         return embedding(x, reverse=True)
     tied = embedding.tie_weights
     kernel = embedding.embeddings if tied else embedding.reverse_embeddings
     x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
     dtype = embedding.reverse_dtype or keras.backend.result_type(x.dtype, kernel.dtype)
     x, kernel = ops.cast(x, dtype), ops.cast(kernel, dtype)
-    if runs_on_torch():
-        return torch_dense(x, kernel.T if tied else kernel)
-    if dtype != "bfloat16":
+    if not kernels.takes_dense(x, dtype, bool(embedding.trainable_variables)):
         return embedding(x, reverse=True)
-    return jax_to_vocabulary(x, kernel) if tied else jax_dense(x, kernel)
+    return kernels.to_vocabulary(x, kernel) if tied else kernels.dense(x, kernel)
 
 
 def contracted_axes(layer: keras.layers.Layer) -> int:
@@ -99,7 +93,7 @@ def _contracted_by(equation: str) -> int:
 
 
 def _multiplies_floats(layer: Any, x: Tensor, plain: bool) -> bool:
-    """Whether PyTorch or JAX may multiply a layer's floats itself.
+    """Whether a layer's floats may be multiplied by `kernels.dense`.
 
     Args:
         layer: the layer.
@@ -111,10 +105,4 @@ def _multiplies_floats(layer: Any, x: Tensor, plain: bool) -> bool:
     # Some methods of quantization put a `call` of their own in place to see what goes in.
     if layer.quantization_mode is not None or "call" in vars(layer):
         return False
-    if not runs_on_torch():
-        return takes_bfloat16(layer)
-    import torch
-
-    x = ops.convert_to_tensor(x)
-    wanted = torch.is_grad_enabled() and (x.requires_grad or bool(layer.trainable_variables))
-    return x.device.type == "cpu" and not wanted
+    return kernels.takes_dense(x, layer.compute_dtype, bool(layer.trainable_variables))

@@ -11,13 +11,22 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
+from dl_techniques.compat.keras_layers import (
+    all_parts,
+    drop_part,
+    in_stateless_scope,
+    list_torch_parameters,
+    name_scope_of,
+    named_parts,
+    parts_of,
+    sort_parts,
+    unlocked,
+)
 from dl_techniques.errors import FusionError
 from dl_techniques.layers.freezing import Flags, LayerOfParts, part_flags, set_flags
 from dl_techniques.layers.fusion import Array, as_float64
@@ -82,7 +91,7 @@ class Reparameterizable:
 
     def hold_parts(self) -> None:
         """Lets all parts know this network, whose variables change when a part's form does."""
-        for inner in self._flatten_layers(include_self=False, recursive=True):  # type: ignore[attr-defined]
+        for inner in all_parts(self):
             inner._holder = weakref.ref(self)
 
     def form_state(self) -> dict[str, bool]:
@@ -230,10 +239,10 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
             self.fused_form = fused
             self.create_parts()
             if self.built and self._built_shape is not None:
-                with self._open_name_scope():
+                with name_scope_of(self):
                     self.build_parts(self._built_shape)
             order = {name: rank for rank, name in enumerate(self.part_order)}
-            self._layers.sort(key=lambda part: order.get(part.name, len(order)))
+            sort_parts(self, lambda part: order.get(part.name, len(order)))
         left.hand_on(self)
 
 
@@ -288,24 +297,8 @@ def sync_variables(layer: Any) -> None:
         return
     holder = getattr(layer, "_holder", None)
     network = holder() if holder is not None else None
-    for inner in (network if network is not None else layer)._flatten_layers(
-        include_self=True, recursive=True
-    ):
-        if hasattr(inner, "_track_variables"):
-            inner._track_variables()
-
-
-def named_parts(layer: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """A layer and all below it, parents first, with their paths: names joined by "/".
-
-    What a part holds is looked up after the part was given out, so it may be changed meanwhile.
-    """
-    yield path, layer
-    seen: set[int] = set()
-    for child in list(layer._layers):
-        if id(child) not in seen and isinstance(child, keras.layers.Layer):
-            seen.add(id(child))
-            yield from named_parts(child, f"{path}/{child.name}" if path else child.name)
+    for inner in all_parts(network if network is not None else layer, include_self=True):
+        list_torch_parameters(inner)
 
 
 def quantization_mode(layer: Any) -> str | None:
@@ -314,9 +307,10 @@ def quantization_mode(layer: Any) -> str | None:
 
 
 def _walk(layer: Any, path: str) -> Iterator[tuple[str, SwitchableLayer]]:
-    for place, part in named_parts(layer, path):
-        if isinstance(part, SwitchableLayer):
-            yield place, part
+    if isinstance(layer, SwitchableLayer):
+        yield path, layer
+    for part in parts_of(layer):
+        yield from _walk(part, f"{path}/{part.name}" if path else part.name)
 
 
 def _weights(part: Any) -> list[Any]:
@@ -343,29 +337,9 @@ def _about_equal(fused: tuple[Array, ...], now: tuple[Array, ...], half: bool) -
     return all(bool(np.all(np.abs(a - b) <= limit)) for a, b in zip(fused, now, strict=True))
 
 
-@contextmanager
-def unlocked(layer: Any) -> Iterator[None]:
-    """Lets a built layer gain and lose parts and variables inside the block."""
-    locked = layer._tracker.locked
-    layer._tracker.unlock()
-    try:
-        yield
-    finally:
-        if locked:
-            layer._lock_state()
-
-
-def drop_part(layer: Any, name: str) -> None:
-    """Removes a sublayer from an unlocked layer, if it has it."""
-    part = getattr(layer, name, None)
-    if part is not None:
-        layer._tracker.untrack(part)
-        setattr(layer, name, None)
-
-
 def _refuse_adapters(layer: Any) -> None:
     """Folding writes into kernels, which layers with adapters only compute."""
-    for inner in layer._flatten_layers():
+    for inner in all_parts(layer, include_self=True):
         if getattr(inner, "lora_enabled", False):
             raise FusionError(
                 f"{layer.name}: {inner.path} has LoRA adapters and cannot be folded; save and load "
@@ -377,11 +351,11 @@ def _refuse_quantized(layer: Any, fused: bool) -> None:
     """Folding multiplies into dense kernels, which are none where Keras keeps integers."""
     for path, switch in layer.switches():
         if switch.is_fold and switch.fused_form is not fused:
-            for below, part in named_parts(switch, path):
+            for below, part in named_parts(switch):
                 if quantization_mode(part) is not None:
                     raise FusionError(
-                        f"{layer.name}: {below} was quantized by Keras and can neither be folded "
-                        "nor unfolded; fold the float network first, then quantize it"
+                        f"{layer.name}: {path}/{below} was quantized by Keras and can neither be "
+                        "folded nor unfolded; fold the float network first, then quantize it"
                     )
 
 

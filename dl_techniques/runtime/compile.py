@@ -1,11 +1,11 @@
-"""How a function of tensors and model weights is compiled: the one module that names backends.
+"""How a function of tensors and model weights is compiled.
 
 - JAX: `jax.jit`, the weights passed as arguments (never baked in), the caches donated, so that
-  they are updated in place. A function that reads one token has turned copies of int8 kernels.
+  they are updated in place. A function that reads one token has transposed copies of int8 kernels.
 - TensorFlow: `tf.function`, one graph per shape, without XLA (slower on CPUs, equal elsewhere).
 - PyTorch: as it is, without gradients. A function that runs once per token is recorded after a
   while and replayed as plain ATen calls: the same numbers, without Keras' part of the time. Its
-  int8 kernels are turned in memory where that makes a single row faster.
+  int8 kernels are laid out in memory as makes a single row faster.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from dl_techniques.kernels import transposed
 from dl_techniques.layers.dense import (
-    kernels_to_turn,
+    kernels_to_transpose,
     lay_out_for_one_row,
-    turn,
     without_gradients,
 )
 from dl_techniques.runtime.recording import Recording, as_tensors
@@ -30,15 +30,15 @@ Function = Callable[..., Any]
 CALLS_BEFORE_RECORDING = 8
 
 
-class TurnedCopies:
-    """Turned copies of int8 kernels, made anew for those whose numbers are others than before.
+class TransposedCopies:
+    """Transposed copies of int8 kernels, made anew for those whose numbers are others than before.
 
     Args:
         part: The layer or model whose kernels they are; None for none.
     """
 
     def __init__(self, part: keras.layers.Layer | None = None) -> None:
-        self._kernels = [] if part is None else kernels_to_turn(part)
+        self._kernels = [] if part is None else kernels_to_transpose(part)
         self._sources: list[Any] = [None] * len(self._kernels)
         self._copies: list[Any] = [None] * len(self._kernels)
 
@@ -47,7 +47,7 @@ class TurnedCopies:
         for i, (kernel, axes) in enumerate(self._kernels):
             if self._sources[i] is not kernel.value:
                 self._sources[i] = kernel.value
-                self._copies[i] = turn(kernel.value, axes)
+                self._copies[i] = transposed(kernel.value, axes)
         return self._copies
 
     def named(self, copies: Sequence[Any]) -> dict[int, Any]:
@@ -62,7 +62,7 @@ def compile_function(
     donate: Sequence[int] = (),
     eager: bool = False,
     often: bool = False,
-    copies: TurnedCopies | None = None,
+    copies: TransposedCopies | None = None,
 ) -> Function:
     """Compiles a function for the backend in use.
 
@@ -81,7 +81,7 @@ def compile_function(
     """
     backend = keras.config.backend()
     if backend == "jax" and not eager:
-        return _compile_jax(function, variables, donate, copies or TurnedCopies())
+        return _compile_jax(function, variables, donate, copies or TransposedCopies())
     if backend == "tensorflow" and not eager:
         return _compile_tensorflow(function)
     if backend == "torch":
@@ -93,13 +93,16 @@ def _compile_jax(
     function: Function,
     variables: Sequence[keras.Variable],
     donate: Sequence[int],
-    copies: TurnedCopies,
+    copies: TransposedCopies,
 ) -> Function:
     import jax
 
-    def stateless(values: list[Any], turned: list[Any], *args: Any) -> Any:
+    def stateless(values: list[Any], copied: list[Any], *args: Any) -> Any:
         mapping = list(zip(variables, values, strict=True))
-        with keras.StatelessScope(state_mapping=mapping), without_gradients(copies.named(turned)):
+        with (
+            keras.StatelessScope(state_mapping=mapping),
+            without_gradients(copies.named(copied)),
+        ):
             return function(*args)
 
     jitted = jax.jit(stateless, donate_argnums=tuple(i + 2 for i in donate))
@@ -155,7 +158,7 @@ class FunctionCache:
         self.eager = eager
         self._functions: dict[Any, Function] = {}
         self._variables: list[keras.Variable] = []
-        self._copies: dict[int, TurnedCopies] = {}
+        self._copies: dict[int, TransposedCopies] = {}
 
     def refresh(self, variables: Sequence[keras.Variable]) -> None:
         """Forgets everything if the model no longer has exactly these variables."""
@@ -190,7 +193,7 @@ class FunctionCache:
             if part is not None:  # before anything is recorded with the memory as it was
                 lay_out_for_one_row(part)
             variables = [] if part is None else part.variables
-            copies = self._copies.setdefault(id(part), TurnedCopies(part)) if alone else None
+            copies = self._copies.setdefault(id(part), TransposedCopies(part)) if alone else None
             self._functions[key] = compile_function(
                 function, variables, donate, self.eager, often, copies
             )

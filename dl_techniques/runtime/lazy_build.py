@@ -16,9 +16,13 @@ from typing import Any
 import keras
 import ml_dtypes
 import numpy as np
-from keras.src.backend.common import global_state
 
-_WAITING = "uninitialized_variables"  # Keras' name for the list of variables without a value
+from dl_techniques.compat.keras_variables import (
+    has_value,
+    initialize,
+    initialize_with,
+    made_without_values,
+)
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Unfilled:
         wanted = {id(v) for v in of.variables} - set(but)
         for variable in self.variables:
             if id(variable) in wanted and is_unfilled(variable):
-                variable._deferred_initialize()
+                initialize(variable)
         self.variables.clear()
 
 
@@ -60,21 +64,14 @@ def without_values() -> Iterator[Unfilled]:
         >>> is_unfilled(layer.kernel)
         False
     """
-    before = list(global_state.get_global_attribute(_WAITING) or [])
     unfilled = Unfilled()
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield unfilled
-    finally:
-        waiting = global_state.get_global_attribute(_WAITING) or []
-        # Left in the list, the end of any later scope would fill them with random numbers.
-        unfilled.variables = [v for v in waiting if all(v is not old for old in before)]
-        global_state.set_global_attribute(_WAITING, before)
+    with made_without_values(unfilled.variables.extend):
+        yield unfilled
 
 
 def is_unfilled(variable: Any) -> bool:
     """Whether a variable still has no value."""
-    return isinstance(variable, keras.Variable) and variable._value is None
+    return isinstance(variable, keras.Variable) and not has_value(variable)
 
 
 def place(variable: Any, array: np.ndarray) -> None:
@@ -88,8 +85,7 @@ def place(variable: Any, array: np.ndarray) -> None:
     if not isinstance(variable, keras.Variable):
         variable.assign(array)
     elif is_unfilled(variable):
-        variable._initialize(_tensor(array, variable.dtype))
-        variable._initializer = None
+        initialize_with(variable, _tensor(array, variable.dtype))
     else:
         variable.assign(_tensor(array, variable.dtype))
 

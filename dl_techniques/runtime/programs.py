@@ -77,7 +77,8 @@ def keep_compiled_programs(folder: str | Path | None = None) -> Path | None:
     if keras.config.backend() != "jax":
         return None
     import jax
-    from jax.experimental.compilation_cache import compilation_cache
+
+    from dl_techniques.compat.jax_own import forget_program_folder
 
     values: dict[str, str] = dict(os.environ)
     if folder is not None:
@@ -86,5 +87,5 @@ def keep_compiled_programs(folder: str | Path | None = None) -> Path | None:
     for name, kind in VARIABLES.items():
         if name in values:
             jax.config.update(name.lower(), kind(values[name]))
-    compilation_cache.reset_cache()  # what JAX found out about an earlier folder, or its absence
+    forget_program_folder()  # what JAX found out about an earlier folder, or its absence
     return Path(values[FOLDER])

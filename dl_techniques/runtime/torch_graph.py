@@ -15,9 +15,9 @@ from typing import Any
 
 import keras
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from dl_techniques.compat.torch_dispatch import TorchDispatchMode, tree_map_only
 
 _DEPENDS_ON_NUMBERS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import keras
 
+from dl_techniques.compat.keras_models import build_for_training, has_strategy
+
 
 class TracedOnce:
     """Creates them on TensorFlow before `fit` traces its step. Stands before `keras.Model`."""
 
     train_function: Any
-    _distribute_strategy: Any
-    _symbolic_build: Any
 
     def make_train_function(self, force: bool = False) -> Any:
         """Builds the training function."""
@@ -25,11 +25,7 @@ class TracedOnce:
         made = super().make_train_function(force)  # type: ignore[misc]
         function = self.train_function
         # Under a distribution strategy Keras creates the variables itself, in its scope.
-        if (
-            function is before
-            or keras.config.backend() != "tensorflow"
-            or self._distribute_strategy is not None
-        ):
+        if function is before or keras.config.backend() != "tensorflow" or has_strategy(self):
             return made
 
         def build_and_train(batches: Any) -> Any:
@@ -37,7 +33,7 @@ class TracedOnce:
             self.train_function = function
             # `train_on_batch` hands over a generator, which does not tell its shapes
             if (specification := getattr(batches, "element_spec", None)) is not None:
-                self._symbolic_build(data_batch=specification)
+                build_for_training(self, specification)
             return function(batches)
 
         self.train_function = build_and_train

@@ -9,8 +9,9 @@ import pytest
 from keras import ops
 
 from dl_techniques.kernels import int8_sums as integer_sums
-from dl_techniques.kernels.int8_sums import float_sums, torch_sums
-from dl_techniques.kernels.torch_operators import runs_on_torch
+from dl_techniques.kernels.int8_sums import torch_sums
+from dl_techniques.kernels.machine import runs_on_torch
+from dl_techniques.kernels.reference import int8_matmul
 from tests.helpers import numbers
 
 needs_torch = pytest.mark.skipif(not runs_on_torch(), reason="PyTorch's own products")
@@ -34,7 +35,7 @@ def test_torch_sums(rows: int, fast: bool, monkeypatch: pytest.MonkeyPatch) -> N
     x, kernel = ops.convert_to_tensor(left), ops.convert_to_tensor(right)
     table = ops.convert_to_tensor(np.ascontiguousarray(right.T))
     np.testing.assert_array_equal(numbers(torch_sums(x, kernel)), product)
-    np.testing.assert_array_equal(numbers(torch_sums(x, table.T)), product)
+    np.testing.assert_array_equal(numbers(torch_sums(x, table, transposed=True)), product)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -43,11 +44,11 @@ def test_float_sums(rows: int, depth: int) -> None:
     left, right, product = factors(rows, depth, 7)
     x, kernel = ops.convert_to_tensor(left), ops.convert_to_tensor(right)
     table = ops.convert_to_tensor(np.ascontiguousarray(right.T))
-    np.testing.assert_array_equal(numbers(float_sums(x, kernel)), product)
-    np.testing.assert_array_equal(numbers(float_sums(x, table, turned=True)), product)
+    np.testing.assert_array_equal(numbers(int8_matmul(x, kernel)), product)
+    np.testing.assert_array_equal(numbers(int8_matmul(x, table, transposed=True)), product)
 
 
 def test_the_largest_sums_are_those_of_float32() -> None:
     left = np.full((1, 4864), 127, "int8")
-    got = numbers(float_sums(ops.convert_to_tensor(left), ops.convert_to_tensor(left.T.copy())))
+    got = numbers(int8_matmul(ops.convert_to_tensor(left), ops.convert_to_tensor(left.T.copy())))
     np.testing.assert_allclose(got, 4864 * 127.0**2, rtol=1e-4)  # all roundings the same way

@@ -12,6 +12,7 @@ from keras import ops
 
 from dl_techniques.kernels import jax_depthwise as shifted
 from dl_techniques.kernels.jax_depthwise_half import packed_sum_of_shifts
+from dl_techniques.kernels.table import TABLE
 from tests.helpers import numbers, random_array, relative_difference
 
 JAX_ONLY = pytest.mark.skipif(keras.backend.backend() != "jax", reason="a derivative of JAX")
@@ -125,12 +126,13 @@ def test_packed_sums_are_a_call_and_keep_every_bit(multiplier: int) -> None:
 
 
 def test_shifts_are_for_jax_without_accelerator_only() -> None:
+    chosen = TABLE["depthwise_conv"].chosen()
     if keras.backend.backend() != "jax":
-        assert not shifted.prefers_shifts()
+        assert chosen is not shifted.jax_depthwise_conv
     else:
         import jax
 
-        assert shifted.prefers_shifts() == (jax.default_backend() == "cpu")
+        assert (chosen is shifted.jax_depthwise_conv) == (jax.default_backend() == "cpu")
 
 
 @JAX_ONLY

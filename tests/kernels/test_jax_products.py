@@ -12,12 +12,11 @@ from keras import ops
 
 from dl_techniques.compression.static_int8 import quantize_static
 from dl_techniques.compression.weight_only import quantize_weights
-from dl_techniques.kernels import jax_products as jax_kernels
+from dl_techniques.kernels import jax_products, machine
 from dl_techniques.kernels.jax_products import (
     jax_dense,
     jax_to_vocabulary,
     matmul_in_float32,
-    multiplies_bfloat16,
 )
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import Conv
@@ -33,7 +32,8 @@ HALF_STEP = 2.0**-8
 @pytest.fixture(autouse=True)
 def on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of a processor with instructions for bfloat16: the same numbers on others, slower."""
-    monkeypatch.setattr(jax_kernels, "multiplies_bfloat16", lambda: True)
+    for module in (machine, jax_products):
+        monkeypatch.setattr(module, "multiplies_bfloat16", lambda: True)
 
 
 def half(*shape: int, seed: int = 7) -> tuple[Any, Array]:
@@ -99,7 +99,8 @@ def test_a_network_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = make_smaller_network(dtype="bfloat16"), pictures(2)
     network.reparameterize(fold=True)
     multiplied = numbers(network(x))
-    monkeypatch.setattr(jax_kernels, "multiplies_bfloat16", lambda: False)
+    for module in (machine, jax_products):
+        monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
     assert 0 < relative_difference(multiplied, network(x)) < 0.05
 
 
@@ -119,14 +120,17 @@ def test_products_of_quantized_networks(static: bool, monkeypatch: pytest.Monkey
         if "dot_general[" in line and "bf16[" in line.split("dot_general[")[0]
     ]
     assert not widened, "a product's sums were rounded to bfloat16"
-    monkeypatch.setattr(jax_kernels, "multiplies_bfloat16", lambda: False)
+    for module in (machine, jax_products):
+        monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
     assert 0 < relative_difference(multiplied, network(x)) < 0.05
 
 
 def test_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for text, known in (("flags : avx2 avx512_bf16 fma", True), ("flags : avx2 fma", False)):
-        (tmp_path / "cpuinfo").write_text(text)
-        monkeypatch.setattr(jax_kernels, "CPU_FLAGS", tmp_path / "cpuinfo")
-        assert multiplies_bfloat16.__wrapped__() is known
-    monkeypatch.setattr(jax_kernels, "CPU_FLAGS", tmp_path / "absent")
-    assert multiplies_bfloat16.__wrapped__() is False
+    monkeypatch.undo()
+    texts = (("flags : avx2 avx512_bf16 fma", True), ("flags : avx2 fma", False))
+    for i, (text, known) in enumerate(texts):
+        (tmp_path / f"cpuinfo{i}").write_text(text)
+        monkeypatch.setattr(machine, "CPU_FLAGS", tmp_path / f"cpuinfo{i}")
+        assert machine.multiplies_bfloat16() is known
+    monkeypatch.setattr(machine, "CPU_FLAGS", tmp_path / "absent")
+    assert machine.multiplies_bfloat16() is False

@@ -8,14 +8,15 @@ import keras
 import pytest
 from keras import ops
 
+from dl_techniques.kernels import pad_symmetrically
+from dl_techniques.kernels.machine import runs_on_torch
 from dl_techniques.kernels.torch_operators import (
-    runs_on_torch,
     torch_conv,
     torch_dense,
     torch_depthwise_conv,
     torch_gelu,
 )
-from dl_techniques.layers.convolution import Conv, DepthwiseConv, pad_symmetrically
+from dl_techniques.layers.convolution import Conv, DepthwiseConv
 from tests.helpers import Array, numbers, random_array, relative_difference
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="PyTorch only")

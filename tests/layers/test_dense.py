@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from dl_techniques.kernels.torch_operators import runs_on_torch
-from dl_techniques.layers import dense as int8_projection
+from dl_techniques import kernels
+from dl_techniques.kernels import machine, transposed
+from dl_techniques.kernels.machine import runs_on_torch
 from dl_techniques.layers.dense import (
-    kernels_to_turn,
+    kernels_to_transpose,
     lay_out_for_one_row,
     project,
     project_each,
     project_to_vocabulary,
-    turn,
     without_gradients,
 )
 from tests.helpers import Array, numbers, random_array
@@ -35,14 +35,13 @@ DENSE: dict[str, tuple[Any, tuple[int, ...]]] = {
 def our_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of the kernels that were multiplied our way."""
     seen: list[tuple[int, ...]] = []
-    for name in ("torch_sums", "float_sums"):
-        multiply = getattr(int8_projection, name)
+    multiply = kernels.int8_matmul
 
-        def counting(left: Any, right: Any, _multiply: Any = multiply, **options: Any) -> Any:
-            seen.append(tuple(right.shape))
-            return _multiply(left, right, **options)
+    def counting(left: Any, right: Any, **options: Any) -> Any:
+        seen.append(tuple(sorted(right.shape)))
+        return multiply(left, right, **options)
 
-        monkeypatch.setattr(int8_projection, name, counting)
+    monkeypatch.setattr(kernels, "int8_matmul", counting)
     return seen
 
 
@@ -77,7 +76,7 @@ def test_several_layers_of_one_input(our_products: list[Any]) -> None:
     for layers in ((dense, heads), (heads, dense), (dense, plain)):
         for layer, got in zip(layers, project_each(layers, x), strict=True):
             np.testing.assert_array_equal(numbers(got), numbers(layer(x)))
-    assert our_products == [(8, 6), (8, 10), (8, 10), (8, 6)] * runs_on_torch()
+    assert our_products == [(6, 8), (8, 10), (8, 10), (6, 8)] * runs_on_torch()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -91,10 +90,10 @@ def test_the_same_numbers_without_gradients(
     backend = keras.config.backend()
     with keras.device("cpu:0"):
         expected = numbers(ops.cast(layer(x), "float32"))
-        kernels = kernels_to_turn(layer)
-        assert len(kernels) == (backend == "jax" and name != "swapped")
-        turned = {id(kernel): turn(kernel.value, axes) for kernel, axes in kernels}
-        with without_gradients(turned):
+        wanted = kernels_to_transpose(layer)
+        assert len(wanted) == (backend == "jax" and name != "swapped")
+        copies = {id(kernel): transposed(kernel.value, axes) for kernel, axes in wanted}
+        with without_gradients(copies):
             got = numbers(ops.cast(project(layer, x), "float32"))
     np.testing.assert_array_equal(got, expected)
     ours = {"torch": True, "jax": rows == 1, "tensorflow": rows > 1}[backend]
@@ -108,8 +107,8 @@ def test_one_row_of_logits_without_gradients(tied: bool, our_products: list[Any]
     table.set_weights([random_array(*w.shape, seed=i) for i, w in enumerate(table.weights)])
     table.quantize("int8")
     x = random_array(1, 1, 8, seed=9)
-    turned = {id(kernel): turn(kernel.value, axes) for kernel, axes in kernels_to_turn(table)}
-    with without_gradients(turned):
+    wanted = kernels_to_transpose(table)
+    with without_gradients({id(kernel): transposed(kernel.value, axes) for kernel, axes in wanted}):
         got = numbers(project_to_vocabulary(table, x))
     np.testing.assert_array_equal(got, numbers(table(x, reverse=True)))
     ours = {"torch": True, "jax": True, "tensorflow": False}[keras.config.backend()]
@@ -180,9 +179,9 @@ def test_kernels_lie_by_their_units_where_that_is_faster(
 ) -> None:
     layer, x = quantized(name)
     before, expected = layer.get_weights(), numbers(project(layer, x))
-    monkeypatch.setattr(int8_projection, "multiplies_bytes_fast", lambda: False)
+    monkeypatch.setattr(machine, "multiplies_bytes_fast", lambda: False)
     assert lay_out_for_one_row(layer) == 0
-    monkeypatch.setattr(int8_projection, "multiplies_bytes_fast", lambda: True)
+    monkeypatch.setattr(machine, "multiplies_bytes_fast", lambda: True)
     with keras.device("cpu:0"):
         assert lay_out_for_one_row(layer) == runs_on_torch()
     assert lay_out_for_one_row(layer) == 0  # it lies so already

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from dl_techniques.kernels.torch_operators import runs_on_torch
-from dl_techniques.layers import dense_float as float_projection
+from dl_techniques import kernels
+from dl_techniques.kernels.machine import multiplies_bfloat16, runs_on_torch
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.dense import project_with_gelu
 from dl_techniques.layers.dense_float import floats_to_vocabulary, project_floats
@@ -34,14 +34,19 @@ POLICIES = [("float32", 1e-6), ("bfloat16", 0.02), ("mixed_bfloat16", 0.02)]
 def our_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of the kernels that were multiplied our way."""
     seen: list[tuple[int, ...]] = []
-    multiply = float_projection.torch_dense
+    for name in ("dense", "to_vocabulary"):
+        multiply = getattr(kernels, name)
 
-    def counting(x: Any, kernel: Any, *others: Any) -> Any:
-        seen.append(tuple(kernel.shape))
-        return multiply(x, kernel, *others)
+        def counting(x: Any, kernel: Any, *others: Any, _multiply: Any = multiply) -> Any:
+            seen.append(tuple(sorted(kernel.shape)))
+            return _multiply(x, kernel, *others)
 
-    monkeypatch.setattr(float_projection, "torch_dense", counting)
+        monkeypatch.setattr(kernels, name, counting)
     return seen
+
+
+def multiplied_our_way(policy: str) -> bool:
+    return runs_on_torch() or ("bfloat16" in policy and multiplies_bfloat16())
 
 
 def without_torch_gradients() -> contextlib.AbstractContextManager[Any]:
@@ -72,7 +77,7 @@ def test_the_same_numbers(
     assert got.dtype == expected.dtype and got.shape == expected.shape
     expected, got = (numbers(ops.cast(each, "float32")) for each in (expected, got))
     assert relative_difference(got, expected) < tolerance
-    assert len(our_products) == (runs_on_torch() and name != "swapped")
+    assert len(our_products) == (multiplied_our_way(policy) and name != "swapped")
 
 
 @pytest.mark.parametrize(("policy", "tolerance"), POLICIES)
@@ -94,7 +99,8 @@ def test_logits(
     assert got.dtype == expected.dtype
     expected, got = (numbers(ops.cast(each, "float32")) for each in (expected, got))
     assert relative_difference(got, expected) < tolerance
-    assert our_products == [(8, 11)] * (runs_on_torch() and "mixed" not in policy)
+    ours = runs_on_torch() or (multiplied_our_way(policy) and reverse_dtype is None)
+    assert our_products == [(8, 11)] * (ours and "mixed" not in policy)
 
 
 def test_soft_caps_and_lora_are_kept(our_products: list[Any]) -> None:

@@ -26,7 +26,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques.compression.quantization_aware import fake_quantized
 from dl_techniques.errors import CompressionError, ExportError
 from dl_techniques.export.gates import refuse_failed
 from dl_techniques.export.litert_operators import refuse_foreign_operators, stored_types
@@ -44,6 +43,7 @@ from dl_techniques.layers.quantized.fake_quant import (
     computed_by,
     fake_quantize_kernel,
 )
+from dl_techniques.layers.quantized.fake_quant_layers import fake_quantized
 
 GATE = 0.1
 """Largest RMS of the difference over the output's standard deviation. Random networks, which

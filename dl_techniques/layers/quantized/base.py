@@ -8,30 +8,16 @@ place in every network that holds it stay.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
+from dl_techniques.compat.keras_layers import name_scope_of, named_parts, unlocked
 from dl_techniques.errors import CompressionError
-from dl_techniques.layers.reparameterization import sync_variables, unlocked
+from dl_techniques.layers.reparameterization import sync_variables
 
 Axes = tuple[int, ...]
-
-
-def named_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """All layers below a model, parents first, with their paths: names joined by "/"."""
-    yield from _below(model, "", set())
-
-
-def _below(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    for child in list(layer._layers):
-        if id(child) in seen or not isinstance(child, keras.layers.Layer):
-            continue
-        seen.add(id(child))
-        place = f"{path}/{child.name}" if path else child.name
-        yield place, child
-        yield from _below(child, place, seen)
 
 
 def refuse_quantized(network: Any) -> None:
@@ -40,7 +26,7 @@ def refuse_quantized(network: Any) -> None:
     Raises:
         CompressionError: their kernels are integers, which cannot be worked on as numbers.
     """
-    by_keras = (getattr(layer, "quantization_mode", None) for _, layer in named_layers(network))
+    by_keras = (getattr(layer, "quantization_mode", None) for _, layer in named_parts(network))
     if getattr(network, "quantization", None) is not None or any(by_keras):
         raise CompressionError(f"{network.name} is quantized already; start from the float network")
 
@@ -124,7 +110,7 @@ def convert_layer(layer: Any, cls: type, scheme: Mapping[str, Any]) -> None:
             layer.__dict__["_kernel"] = layer.__dict__.pop("kernel")
         object.__setattr__(layer, "__class__", cls)
         layer.take_scheme({**cls.default_scheme, **scheme})  # type: ignore[attr-defined]
-        with layer._open_name_scope():
+        with name_scope_of(layer):
             layer.build_quantization()
     if not layer.trainable:
         layer.trainable = False  # what has come in too
@@ -143,7 +129,7 @@ def convert(
     Raises:
         CompressionError: the model has no such layer.
     """
-    layers = dict(named_layers(model))
+    layers = dict(named_parts(model))
     for path, scheme in table.items():
         cls = classes.get(type(layers.get(path)))
         if cls is None:
@@ -198,7 +184,7 @@ def choose_layers(
     Raises:
         CompressionError: nothing to quantize, or an expression that is none or finds nothing.
     """
-    layers = named_layers(model)
+    layers = named_parts(model)
     able = [path for path, layer in layers if type(layer) in classes and suits(layer)]
     if not able:
         raise CompressionError(

@@ -12,10 +12,11 @@ from typing import Any
 
 import keras
 
+from dl_techniques.compat.keras_layers import drop_part, named_parts, unlocked
+from dl_techniques.errors import CompressionError
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
-from dl_techniques.layers.quantized.base import QuantizedLayer
+from dl_techniques.layers.quantized.base import QuantizedLayer, convert, note
 from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, arithmetic
-from dl_techniques.layers.reparameterization import drop_part, unlocked
 
 _INSIDE = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)
 """Activations that an integer kernel applies before it rounds its outputs."""
@@ -132,3 +133,46 @@ FAKE_QUANT_CLASSES: dict[type, type] = {
     keras.layers.DepthwiseConv2D: FakeQuantDepthwiseConv2D,
     keras.layers.Dense: FakeQuantDense,
 }
+
+KIND = "fake_quant"
+Table = Mapping[str, Mapping[str, Any]]
+
+
+def attach(network: Any, table: Table) -> None:
+    """Makes layers of a folded float network round, and lets its config say so.
+
+    Args:
+        network: folded.
+        table: path of a layer -> its scheme, see `FakeQuantized`.
+    """
+    let_round(network, table)
+    note(network, KIND, table)
+
+
+def let_round(model: Any, table: Table) -> None:
+    """Makes layers of a built float model round.
+
+    Args:
+        model: in which the layers have these paths.
+        table: path of a layer -> its scheme, see `FakeQuantized`.
+    """
+    # A ReLU that a block applies after its convolution moves into the convolution.
+    blocks = dict(named_parts(model))
+    for path, scheme in table.items():
+        if scheme["relu"]:
+            blocks[path.rpartition("/")[0]].activation = keras.activations.linear
+    convert(model, FAKE_QUANT_CLASSES, table)
+
+
+def fake_quantized(model: Any) -> list[tuple[str, Any]]:
+    """The layers of a model that round, with their paths.
+
+    Raises:
+        CompressionError: it has none.
+    """
+    found = [(p, layer) for p, layer in named_parts(model) if isinstance(layer, FakeQuantized)]
+    if not found:
+        raise CompressionError(
+            f"{model.name} is not quantization-aware: call quantization_aware(model) first"
+        )
+    return found

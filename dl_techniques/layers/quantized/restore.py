@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dl_techniques.compression.quantization_aware import KIND as FAKE_QUANT
-from dl_techniques.compression.quantization_aware import attach as attach_fake_quant
-from dl_techniques.compression.static_int8 import KIND as STATIC_INT8
-from dl_techniques.compression.static_int8 import attach as attach_static_int8
-from dl_techniques.compression.weight_only import KIND as INT8_WEIGHTS
-from dl_techniques.compression.weight_only import attach as attach_int8
 from dl_techniques.errors import CompressionError
+from dl_techniques.layers.quantized import fake_quant_layers, int8_weights, static_int8
 
 KINDS: dict[str, Callable[[Any, Mapping[str, Mapping[str, Any]]], None]] = {
-    FAKE_QUANT: attach_fake_quant,
-    INT8_WEIGHTS: attach_int8,
-    STATIC_INT8: attach_static_int8,
+    fake_quant_layers.KIND: fake_quant_layers.attach,
+    int8_weights.KIND: int8_weights.attach,
+    static_int8.KIND: static_int8.attach,
 }
 
 

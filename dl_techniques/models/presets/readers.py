@@ -1,4 +1,4 @@
-"""Where a model's `from_preset` finds readers of other people's weights.
+"""Where models find readers and writers of other people's weights: the one door that leads up.
 
 The readers stand a floor above, in `dl_techniques.checkpoints`, and know the models; the models
 know only their names. A reader is imported when a source is no preset of ours.
@@ -24,6 +24,18 @@ class Reader(Protocol):
     def load(self, cls: type, source: Path, variant: str | None, overrides: dict[str, Any]) -> Any:
         """Makes one."""
 
+    def write(self, what: Any, folder: Path, **options: Any) -> None:
+        """Writes an object in this layout; an older folder is replaced when all is written."""
+
+
+def reader_of(module: str) -> Reader:
+    """The reader and writer of a layout.
+
+    Args:
+        module: `VISION` or `VLM`.
+    """
+    return cast(Reader, importlib.import_module(module))
+
 
 def find_reader(
     module: str, cls: type, source: str | Path, variant: str | None = None
@@ -36,5 +48,5 @@ def find_reader(
         source: file or folder.
         variant: what the caller says the network is.
     """
-    reader = cast(Reader, importlib.import_module(module))
+    reader = reader_of(module)
     return reader if reader.recognises(cls, Path(source), variant) else None

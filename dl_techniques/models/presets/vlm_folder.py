@@ -10,7 +10,6 @@ short is one clear line and not a traceback from the middle of a reader.
 from __future__ import annotations
 
 import difflib
-import importlib
 import json
 import tempfile
 import zipfile
@@ -33,7 +32,7 @@ from dl_techniques.data.damage import (
 from dl_techniques.data.folders import updated_folder
 from dl_techniques.errors import DamagedFileError, DLTechniquesError, PresetError
 from dl_techniques.models.presets.hub import fetch, is_hub_handle
-from dl_techniques.models.presets.readers import VLM, Reader, find_reader
+from dl_techniques.models.presets.readers import VLM, Reader, find_reader, reader_of
 from dl_techniques.models.presets.shipped import CONFIG_FILE, find_shipped, shipped_presets
 
 TOKENIZER = "tokenizer"
@@ -248,9 +247,7 @@ class PresetMixin:
         Raises:
             VariantError: a tower or decoder that this layout cannot hold.
         """
-        # The checkpoints stand a floor above and know the models; only a call leads there.
-        module = importlib.import_module("dl_techniques.checkpoints.fast_vlm.export")
-        module.export(self, Path(folder), **options)
+        reader_of(VLM).write(self, Path(folder), **options)
 
     @classmethod
     def _from_keras_file(cls, file: str, overrides: dict[str, Any]) -> Self:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,17 +12,16 @@ import keras
 
 from dl_techniques.errors import FusionError, PresetError, VariantError
 from dl_techniques.layers.freezing import set_flags, take_flags
+from dl_techniques.layers.quantized.restore import restore
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
 from dl_techniques.models.portable_compile import PortableCompile, portable
 from dl_techniques.models.presets import hub
 from dl_techniques.models.presets import vision_folder as preset_files
-from dl_techniques.models.presets.readers import VISION, find_reader
+from dl_techniques.models.presets.readers import VISION, find_reader, reader_of
 from dl_techniques.models.vision import keras_quantization
 from dl_techniques.runtime.memory import older_objects_kept
 from dl_techniques.runtime.recording import recorded_predictions
 from dl_techniques.runtime.traced_once import TracedOnce
-
-_QUANTIZED = "dl_techniques.layers.quantized.restore"
 
 
 class SwitchableModel(Reparameterizable, PortableCompile, TracedOnce, keras.Model):
@@ -215,8 +213,7 @@ class SwitchableModel(Reparameterizable, PortableCompile, TracedOnce, keras.Mode
             config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
         network = cls(**config)
         if quantization is not None:
-            # Compression stands a floor above and knows the networks; only a call leads there.
-            importlib.import_module(_QUANTIZED).restore(network, quantization)
+            restore(network, quantization)
         if by_keras is not None:
             keras_quantization.restore(network, by_keras)
         if parts or not trainable:
@@ -241,7 +238,7 @@ class SwitchableModel(Reparameterizable, PortableCompile, TracedOnce, keras.Mode
             VariantError: timm has no such network (nano to huge are this package's own).
             CheckpointError: the network is folded.
         """
-        importlib.import_module(VISION).save_as_timm(self, folder)
+        reader_of(VISION).write(self, Path(folder))
 
     @classmethod
     def from_preset(cls, source: str | Path, variant: str | None = None, **overrides: Any) -> Self:

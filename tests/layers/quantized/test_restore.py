@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dl_techniques.compat.keras_layers import named_parts
 from dl_techniques.compression.weight_only import quantize_weights
 from dl_techniques.errors import CompressionError
-from dl_techniques.layers.quantized.base import named_layers
 from dl_techniques.layers.quantized.restore import restore
 from tests.models.vision.fast_vlm.small_network import make_smaller_network
 
@@ -17,7 +17,7 @@ def test_float_networks_say_nothing_and_quantized_ones_name_their_layers() -> No
     paths = quantize_weights(network, skip=["^head$"])
     table = network.get_config()["quantization"]
     assert table["kind"] == "int8_weights" and list(table["layers"]) == paths
-    assert set(paths) < {path for path, _ in named_layers(network)}
+    assert set(paths) < {path for path, _ in named_parts(network)}
     assert "head" not in paths
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import keras_hub
 
+from dl_techniques.compat.keras_layers import all_parts
 from dl_techniques.data.folders import updated_folder
 from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.reparameterization import sync_variables
@@ -263,7 +264,9 @@ class FastVLMCausalLM(
             filters: Further choice of layers, as in `keras.Model.quantize`.
             **kw: Of `keras.Model.quantize`.
         """
-        encoder = {id(layer) for layer in self.backbone.vision_encoder._flatten_layers()}
+        encoder = {
+            id(layer) for layer in all_parts(self.backbone.vision_encoder, include_self=True)
+        }
         wanted = layer_filter(filters)
 
         def chosen(layer: keras.layers.Layer) -> bool:

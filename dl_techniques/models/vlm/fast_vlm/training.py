@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras_hub.src.utils.pipeline_model import PipelineModel
 
+from dl_techniques.compat.keras_hub_pipeline import PipelineModel
 from dl_techniques.data.dataset import ConversationDataset
 from dl_techniques.errors import FusionError
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone

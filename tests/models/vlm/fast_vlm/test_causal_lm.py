@@ -174,8 +174,8 @@ def test_int8_steps_are_those_of_keras(rows, monkeypatch):
     assert np.std(keras_own) > 1e-3
 
 
-@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX keeps turned kernels")
-def test_turned_kernels_follow_the_weights():
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX keeps transposed kernels")
+def test_transposed_kernels_follow_the_weights():
     model = make_model()
     model.quantize("int8")
     ask = {"prompts": ASK["prompts"][:1], "images": ASK["images"][:1]}

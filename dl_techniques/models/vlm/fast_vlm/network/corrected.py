@@ -19,6 +19,9 @@ from typing import Any
 import keras
 import keras_hub
 
+from dl_techniques.compat import keras_hub_decoders as parts
+from dl_techniques.compat.keras_layers import all_parts
+
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
 class Qwen3Decoder(keras_hub.models.Qwen3Backbone):
@@ -31,17 +34,18 @@ class Qwen3Decoder(keras_hub.models.Qwen3Backbone):
         >>> decoder = Qwen3Decoder(
         ...     vocabulary_size=16, num_layers=1, num_query_heads=2, num_key_value_heads=1,
         ...     head_dim=4, hidden_dim=8, intermediate_dim=8, layer_norm_epsilon=1e-6)
-        >>> decoder.transformer_layers[0]._self_attention_layer._query_dense_layer_norm.epsilon
+        >>> query_norm, _ = parts.query_key_norms(parts.attention_of(decoder.transformer_layers[0]))
+        >>> query_norm.epsilon
         1e-06
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for layer in self.transformer_layers:
-            attention = layer._self_attention_layer
+            attention = parts.attention_of(layer)
             attention.layer_norm_epsilon = self.layer_norm_epsilon
-            attention._query_dense_layer_norm.epsilon = self.layer_norm_epsilon
-            attention._key_dense_layer_norm.epsilon = self.layer_norm_epsilon
+            for norm in parts.query_key_norms(attention) or ():
+                norm.epsilon = self.layer_norm_epsilon
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -59,7 +63,7 @@ class Gemma3Decoder(keras_hub.models.Gemma3Backbone):
             block.query_head_dim_normalize = self.query_head_dim_normalize
             block.attention.layer_norm_epsilon = self.layer_norm_epsilon
             block.attention.query_head_dim_normalize = self.query_head_dim_normalize
-            for part in block._flatten_layers():
+            for part in all_parts(block):
                 if type(part) is type(self.layer_norm):
                     part.epsilon = self.layer_norm_epsilon
 

@@ -16,23 +16,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.kernels.jax_products import matmul_in_float32
-from dl_techniques.kernels.torch_operators import (
-    runs_on_torch,
-    torch_grouped_attention,
-    torch_rms_norm,
-    torch_rotate,
-    torch_scores,
-    torch_write,
-)
+from dl_techniques import kernels
+from dl_techniques.compat import keras_hub_decoders as parts
 from dl_techniques.layers.dense import project, project_each
 
 Tensor = Any
 PairCache = tuple[Tensor, Tensor]
 Rotate = Callable[[Tensor], Tensor]
 Write = Callable[[Tensor, Tensor], Tensor]
-HIDDEN = -1e9
-"""Score of a place that must not be seen: its share is 0, and a row that sees none stays finite."""
+HIDDEN = kernels.HIDDEN
 
 
 def forward_layers(
@@ -55,15 +47,15 @@ def forward_layers(
         float[B, L, D], and the new caches.
     """
     x = ops.cast(x, layers[0].compute_dtype)
-    first, length, size = layers[0]._self_attention_layer, x.shape[1], caches[0][0].shape[3]
-    mask = _mask(_visible(slot_mask, index, length), first.compute_dtype)
+    first, length, size = parts.attention_of(layers[0]), x.shape[1], caches[0][0].shape[3]
+    mask = kernels.attention_mask(_visible(slot_mask, index, length), first.compute_dtype)
     rotate, write = _rotation(first, length, size, index), _writing(index, length)
     new = []
     for layer, cache in zip(layers, caches, strict=True):
-        hidden = _normalize(layer._self_attention_layernorm, x)
-        attended, cache = _attend(layer._self_attention_layer, hidden, cache, mask, rotate, write)
+        hidden = _normalize(parts.attention_norm(layer), x)
+        attended, cache = _attend(parts.attention_of(layer), hidden, cache, mask, rotate, write)
         x = x + attended
-        x = x + _feed_forward(layer, _normalize(layer._feedforward_layernorm, x))
+        x = x + _feed_forward(layer, _normalize(parts.feed_forward_norm(layer), x))
         new.append(cache)
     return x, tuple(new)
 
@@ -87,32 +79,8 @@ def grouped_attention(query: Tensor, keys: Tensor, values: Tensor, visible: Tens
         >>> tuple(out.shape)
         (1, 3, 4, 2)
     """
-    return _mix(query, keys, values, _mask(visible, keras.backend.standardize_dtype(query.dtype)))
-
-
-def _mask(visible: Tensor, dtype: str) -> Tensor:
-    """What `_mix` takes: scores to add, float[B, L, S], on PyTorch; elsewhere what is visible."""
-    return torch_scores(visible, dtype, HIDDEN) if runs_on_torch() else visible
-
-
-def _mix(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """`grouped_attention` with a mask of `_mask`."""
-    if runs_on_torch():
-        return torch_grouped_attention(query, keys, values, mask)
-    batch, length, slots = ops.shape(query)[0], query.shape[1], keys.shape[1]
-    heads, size = keys.shape[2], keys.shape[3]
-    groups = query.shape[2] // heads
-    query = ops.reshape(query, (batch, length, heads, groups, size))
-    query = ops.reshape(
-        ops.transpose(query, (0, 2, 3, 1, 4)), (batch, heads, groups * length, size)
-    )
-    scores = matmul_in_float32(query * size**-0.5, ops.transpose(keys, (0, 2, 3, 1)))
-    scores = ops.reshape(ops.cast(scores, "float32"), (batch, heads, groups, length, slots))
-    shares = ops.softmax(ops.where(mask[:, None, None], scores, HIDDEN), axis=-1)
-    shares = ops.reshape(ops.cast(shares, values.dtype), (batch, heads, groups * length, slots))
-    mixed = matmul_in_float32(shares, ops.transpose(values, (0, 2, 1, 3)))
-    mixed = ops.reshape(ops.cast(mixed, values.dtype), (batch, heads, groups, length, size))
-    return ops.reshape(ops.transpose(mixed, (0, 3, 1, 2, 4)), (batch, length, heads * groups, size))
+    mask = kernels.attention_mask(visible, keras.backend.standardize_dtype(query.dtype))
+    return kernels.grouped_attention(query, keys, values, mask)
 
 
 def _visible(slot_mask: Tensor, index: Tensor, length: int) -> Tensor:
@@ -127,27 +95,21 @@ def _rotation(attention: keras.layers.Layer, length: int, size: int, index: Tens
     """Rotary embedding of the new positions, float[B, L, H, size], with angles for all layers."""
     like = ops.zeros((1, length, 1, size), attention.compute_dtype)
     rotary = attention.rotary_embedding_layer
-    cosines, sines = rotary._compute_cos_sin_embedding(like, start_index=index)
-    if not runs_on_torch():
-        return lambda x: rotary._apply_rotary_pos_emb(x, cosines, sines)
+    cosines, sines = parts.cosines_and_sines(rotary, like, index)
     half = size // 2
     signed = ops.concatenate([-sines[..., :half], sines[..., half:]], axis=-1)
-    return lambda x: torch_rotate(x, cosines, signed)
+    return lambda x: kernels.rotate(x, cosines, signed)
 
 
 def _writing(index: Tensor, length: int) -> Write:
     """Writes rows float[B, L, H, size] into the slots `index .. index + L` of a cache."""
-    if not runs_on_torch() or isinstance(index, int):
-        return lambda cache, rows: ops.slice_update(cache, (0, index, 0, 0), rows)
-    places = ops.arange(length, dtype="int64") + index
-    return lambda cache, rows: torch_write(cache, places, rows)
+    places = kernels.row_places(index, length)
+    return lambda cache, rows: kernels.write_rows(cache, places, rows)
 
 
 def _normalize(norm: keras.layers.Layer, x: Tensor) -> Tensor:
     """A decoder's RMS normalization: float[B, L, D], same shape."""
-    if not runs_on_torch():
-        return norm(x)
-    return torch_rms_norm(x, ops.cast(norm.scale, norm.compute_dtype), norm.epsilon)
+    return kernels.rms_norm(x, ops.cast(norm.scale, norm.compute_dtype), norm.epsilon)
 
 
 def _attend(
@@ -159,24 +121,22 @@ def _attend(
     write: Write,
 ) -> tuple[Tensor, PairCache]:
     """One attention layer: float[B, L, D] -> float[B, L, D], and the cache with its new rows."""
-    wanted = (attention._query_dense, attention._key_dense, attention._value_dense)
-    query, key, values = project_each(wanted, hidden)
-    if hasattr(attention, "_query_dense_layer_norm"):  # Qwen3
-        query = attention._query_dense_layer_norm(query)
-        key = attention._key_dense_layer_norm(key)
+    query, key, values = project_each(parts.query_key_value(attention), hidden)
+    norms = parts.query_key_norms(attention)
+    if norms is not None:
+        query, key = norms[0](query), norms[1](key)
     query, key = rotate(query), rotate(key)
     keys = write(cache[0], ops.cast(key, cache[0].dtype))
     values = write(cache[1], ops.cast(values, cache[1].dtype))
-    mixed = _mix(query, keys, values, mask)
-    return project(attention._output_dense, mixed), (keys, values)
+    mixed = kernels.grouped_attention(query, keys, values, mask)
+    return project(parts.attention_output(attention), mixed), (keys, values)
 
 
 def _feed_forward(layer: keras.layers.Layer, hidden: Tensor) -> Tensor:
     """The gated feed-forward part; its activation runs in float32, as in KerasHub."""
-    wanted = (layer._feedforward_gate_dense, layer._feedforward_intermediate_dense)
-    gate, inner = project_each(wanted, hidden)
-    if runs_on_torch() and layer.activation in (ops.silu, keras.activations.silu):
-        gate = layer.activation(gate)  # which widens by itself
+    gate, inner = project_each(parts.gate_and_inner(layer), hidden)
+    if layer.activation in (ops.silu, keras.activations.silu):
+        gate = kernels.silu(gate)
     else:
         gate = ops.cast(layer.activation(ops.cast(gate, "float32")), layer.compute_dtype)
-    return project(layer._feedforward_output_dense, inner * gate)
+    return project(parts.feed_forward_output(layer), inner * gate)

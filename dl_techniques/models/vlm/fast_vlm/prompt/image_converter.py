@@ -8,8 +8,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 from keras_hub import layers as hub_layers
-from keras_hub.src.utils.tensor_utils import in_tf_function
 
+from dl_techniques.compat.keras_hub_pipeline import in_tf_function
 from dl_techniques.data.geometry import (
     Interpolation,
     crop_and_resize,

@@ -11,6 +11,7 @@ import keras
 import tokenizers
 from keras_hub import tokenizers as hub_tokenizers
 
+from dl_techniques.compat.keras_hub_pipeline import add_special_token, find_special_tokens
 from dl_techniques.data.damage import one_line, reading
 from dl_techniques.errors import CheckpointError
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import get_template
@@ -70,7 +71,7 @@ class FastVLMJsonTokenizer(FastVLMTokenizer):
         given = (start_token, end_token, second, pad_token or second, image_token)
         for name, token in zip(ROLES, given, strict=True):
             if token is not None:
-                self._add_special_token(token, name)
+                add_special_token(self, token, name)
         if start_token is None:
             self.start_token = self.start_token_id = None
         # Vocabulary and merges are parts of the file: the parents' own are left out.
@@ -113,7 +114,7 @@ class FastVLMJsonTokenizer(FastVLMTokenizer):
         self.vocabulary = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
         self.merges = data["model"].get("merges", [])
         self.unsplittable_tokens = special
-        self._update_special_token_ids()
+        find_special_tokens(self)
 
     def save_assets(self, dir_path: str) -> None:
         """Writes the file."""

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras_hub import models as hub_models
-from keras_hub.src.utils.tensor_utils import in_tf_function
 
+from dl_techniques.compat.keras_hub_pipeline import in_tf_function
 from dl_techniques.errors import PromptError
 from dl_techniques.models.presets.vlm_folder import PresetMixin
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone

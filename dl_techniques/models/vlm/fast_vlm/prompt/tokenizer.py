@@ -10,9 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 from keras_hub import tokenizers as hub_tokenizers
-from keras_hub.src.utils.tensor_utils import in_tf_function
 from tokenizers import models
 
+from dl_techniques.compat.keras_hub_pipeline import (
+    add_special_token,
+    check_vocabulary,
+    in_tf_function,
+)
 from dl_techniques.data.damage import one_line
 from dl_techniques.data.texts import check_text
 from dl_techniques.errors import DamagedFileError, PromptError
@@ -79,11 +83,11 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
     ) -> None:
         if add_prefix_space:
             raise ValueError("FastVLMTokenizer never adds a prefix space (Qwen2 does not).")
-        self._add_special_token(TURN_START, "start_token")
-        self._add_special_token(TURN_END, "end_token")
-        self._add_special_token(END_OF_TEXT, "end_token2")
-        self._add_special_token(END_OF_TEXT, "pad_token")
-        self._add_special_token(IMAGE, "image_token")
+        add_special_token(self, TURN_START, "start_token")
+        add_special_token(self, TURN_END, "end_token")
+        add_special_token(self, END_OF_TEXT, "end_token2")
+        add_special_token(self, END_OF_TEXT, "pad_token")
+        add_special_token(self, IMAGE, "image_token")
         # A list in a fixed order: the parent's default is a set, and saved files would differ
         # from run to run.
         special = list(dict.fromkeys([*SPECIAL_TOKENS, *(unsplittable_tokens or ())]))
@@ -157,13 +161,13 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
 
     def to_hugging_face(self) -> str:
         """The content of a `tokenizer.json` that Hugging Face's `tokenizers` reads."""
-        self._check_vocabulary()
+        check_vocabulary(self)
         text: str = self._tokenizer.to_str()
         return text
 
     def vocabulary_size(self) -> int:
         """Number of rows that an embedding table needs: the largest id plus one."""
-        self._check_vocabulary()
+        check_vocabulary(self)
         return max(self.vocabulary.values()) + 1
 
     def tokenize_plain(self, text: str) -> list[int]:
@@ -179,7 +183,7 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
 
     def tokenize_plain_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`tokenize_plain` of many texts at once; equal texts are tokenized once."""
-        self._check_vocabulary()
+        check_vocabulary(self)
         pieces = {text: self._harmless_pieces(check_text(text, "a text")) for text in texts}
         flat = [piece for parts in pieces.values() for piece in parts]
         encoded = iter(self._tokenizer.encode_batch_fast(flat, add_special_tokens=False))
@@ -205,7 +209,7 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
             One str for one sequence, a list of str for a batch. Bytes that do not form a
             character are shown as U+FFFD.
         """
-        self._check_vocabulary()
+        check_vocabulary(self)
         self._use_tf_workflow()
         rows, batched = _id_rows(inputs)
         texts = self._tokenizer.decode_batch(rows, skip_special_tokens=skip_special_tokens)
