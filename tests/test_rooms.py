@@ -29,7 +29,7 @@ FLOORS = (
     ("compression",),
     ("serving",),
     ("cli",),
-    ("__main__",),
+    ("__main__", "registration"),
 )
 """From the ground up. A room uses those below it; rooms of one floor do not use each other."""
 

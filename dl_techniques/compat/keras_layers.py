@@ -81,6 +81,14 @@ def name_scope_of(layer: Layer) -> AbstractContextManager[Any]:
     return scope
 
 
+def variables_as_made(layer: Layer) -> tuple[list[Any], list[Any]]:
+    """A layer's own variables: those made trainable, and the others.
+
+    A variable stays in the list that it was made for, whatever its flag is later.
+    """
+    return list(layer._trainable_variables), list(layer._non_trainable_variables)
+
+
 def forget_variable(layer: Layer, variable: Any) -> None:
     """Takes a variable from an unlocked layer."""
     layer._untrack_variable(variable)

@@ -19,13 +19,15 @@ from typing import Any
 
 import keras
 
+from dl_techniques.compat.keras_layers import parts_of, variables_as_made
+
 OWN, PARTS = "trainable", "trainable_parts"
 """Names in a config: the layer's own flag, and the flags of its parts."""
 
 Flags = dict[str, bool]
 
 
-def named_parts(layer: Any) -> Iterator[tuple[str, Any]]:
+def _named_parts(layer: Any) -> Iterator[tuple[str, Any]]:
     """The layers right below a layer with their names in paths; each name comes once.
 
     A model whose layers are not those of its graph says itself what it consists of, in
@@ -34,7 +36,7 @@ def named_parts(layer: Any) -> Iterator[tuple[str, Any]]:
     own = getattr(layer, "parts_with_flags", None)
     # What else a model holds differs between the backends, and comes last.
     graph = layer.layers if isinstance(layer, keras.Model) else []
-    parts = [*graph, *layer._layers] if own is None else own
+    parts = [*graph, *parts_of(layer)] if own is None else own
     counts: dict[str, int] = {}
     seen: set[int] = set()
     for part in parts:
@@ -55,9 +57,8 @@ def _stable_name(layer: Any) -> str:
 
 def own_variables(layer: Any) -> list[tuple[Any, bool]]:
     """The variables of a layer itself, and whether each follows the layer's flag."""
-    # Keras' names (3.15): a variable stays in the list that it was born for.
-    follows = [(variable, True) for variable in layer._trainable_variables]
-    return follows + [(variable, False) for variable in layer._non_trainable_variables]
+    born_trainable, others = variables_as_made(layer)
+    return [(v, True) for v in born_trainable] + [(v, False) for v in others]
 
 
 def _below(layer: Any) -> list[tuple[str, str, Any]]:
@@ -66,7 +67,7 @@ def _below(layer: Any) -> list[tuple[str, str, Any]]:
     seen: set[int] = set()
 
     def visit(holder: Any, path: str) -> None:
-        for name, part in named_parts(holder):
+        for name, part in _named_parts(holder):
             if id(part) not in seen:
                 seen.add(id(part))
                 place = f"{path}/{name}" if path else name

@@ -76,6 +76,15 @@ def test_a_variable_is_forgotten() -> None:
     assert len(dense.weights) == 1
 
 
+def test_variables_stay_in_the_list_that_they_were_made_for() -> None:
+    """Without: what is frozen is trained again after loading."""
+    norm = keras.layers.BatchNormalization()
+    norm.build((None, 3))
+    norm.trainable = False
+    made, others = keras_layers.variables_as_made(norm)
+    assert [len(made), len(others)] == [2, 2] and not made[0].trainable
+
+
 def test_torch_parameters_follow() -> None:
     """Without: PyTorch trains and saves parameters that no layer has any more."""
     pair = Pair()
