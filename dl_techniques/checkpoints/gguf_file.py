@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.checkpoints.tensor_files import TensorInfo, TensorStore
+from dl_techniques.checkpoints.tensor_store import TensorInfo, TensorStore
 from dl_techniques.errors import CheckpointError, MissingExtraError, install_hint
 
 MAGIC = b"GGUF"

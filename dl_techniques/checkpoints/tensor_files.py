@@ -12,16 +12,15 @@ import json
 import math
 import pickle
 import zipfile
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from dl_techniques.checkpoints.gguf_file import GGUFStore
+from dl_techniques.checkpoints.tensor_store import TensorInfo, TensorStore
 from dl_techniques.data.damage import of_kind, one_line, safetensors_header, short
 from dl_techniques.errors import CheckpointError, MissingExtraError, install_hint
 
@@ -47,63 +46,6 @@ _DTYPES: dict[str, Any] = {
 }
 SAFETENSORS_NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
 """NumPy type -> the name that safetensors files give it."""
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Shape and type of a stored array.
-
-    Args:
-        shape: as stored.
-        dtype: the NumPy type that reading gives (`bfloat16` comes from ml_dtypes).
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the array in memory."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-class TensorStore(Mapping[str, TensorInfo], AbstractContextManager):
-    """Named arrays of one checkpoint: a mapping from name to `TensorInfo`, and `read(name)`.
-
-    Attributes:
-        path: what was opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._infos: dict[str, TensorInfo] = {}
-
-    @abstractmethod
-    def read(self, name: str) -> np.ndarray:
-        """Reads one array in its stored type."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays together."""
-        return sum(info.nbytes for info in self.values())
-
-    def close(self) -> None:
-        """Lets go of the files."""
-
-    def __getitem__(self, name: str) -> TensorInfo:
-        return self._infos[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._infos)
-
-    def __len__(self) -> int:
-        return len(self._infos)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class SafetensorsStore(TensorStore):
@@ -295,8 +237,6 @@ def open_tensors(source: str | Path) -> TensorStore:
     if path.suffix in PICKLES:
         return PickleStore(path)
     if path.suffix in GGUF:
-        from dl_techniques.checkpoints.gguf_file import GGUFStore
-
         return GGUFStore(path)
     known = ", ".join((*SAFETENSORS, *PICKLES, *GGUF))
     raise CheckpointError(f"{path}: not a weight file; expected one of {known}, or a folder")

@@ -12,13 +12,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-STARTED = time.perf_counter()  # as early as this process can tell: the clock of "first token"
-
-from dl_techniques.cli import (  # noqa: E402
+from dl_techniques.cli import (
     ask,
     benchmark,
     chat,
@@ -29,10 +26,10 @@ from dl_techniques.cli import (  # noqa: E402
     optimize,
     presets,
 )
-from dl_techniques.cli.backend import set_up_backend  # noqa: E402
-from dl_techniques.cli.notes import complain, printable, set_quiet  # noqa: E402
-from dl_techniques.errors import DLTechniquesError  # noqa: E402
-from dl_techniques.version import __version__  # noqa: E402
+from dl_techniques.cli.backend import set_up_backend
+from dl_techniques.cli.notes import complain, printable, set_quiet
+from dl_techniques.errors import DLTechniquesError
+from dl_techniques.version import __version__
 
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from dl_techniques.cli.clock import since_start
 from dl_techniques.cli.notes import note
 from dl_techniques.cli.options import Sampling
 from dl_techniques.cli.progress import Progress
@@ -176,7 +177,7 @@ class Tally:
     def add(self, timing: Timing) -> None:
         """Counts an answer that has just ended."""
         if self.count == 0 and timing.first_token_seconds is not None:
-            began = seconds_since_start() - timing.seconds
+            began = since_start() - timing.seconds
             self.since_start = began + timing.first_token_seconds
         elif timing.first_token_seconds is not None:
             self._later.append(timing.first_token_seconds)
@@ -203,10 +204,3 @@ class Tally:
         """Prints the line on stderr, if anything was answered."""
         if self.count:
             note(self.text())
-
-
-def seconds_since_start() -> float:
-    """Seconds since the command started."""
-    from dl_techniques.cli.main import STARTED
-
-    return time.perf_counter() - STARTED

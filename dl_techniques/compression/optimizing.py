@@ -9,52 +9,22 @@ is, exported in float32.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dl_techniques.compression.classifier_files import (
     SUFFIX,
     Files,
-    Measured,
     chance_notes,
     check_classifier,
 )
+from dl_techniques.compression.optimize_report import OptimizeReport
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.compression.steps import Lesson, StepReport, run_steps
 from dl_techniques.errors import CompressionError
 
 VLM = "FastVLMCausalLM"
-
-
-@dataclass(frozen=True)
-class OptimizeReport:
-    """What came out.
-
-    Attributes:
-        source: what was optimized.
-        output: the file that was written.
-        recipe: the steps as they were done.
-        pictures: number of held-out pictures, or questions about pictures, that accuracy was
-            measured on; 0 without data.
-        before: the model as it is, in float32.
-        after: the file.
-        steps: of training, each with its accuracy in Keras.
-        notes: what the user has to know.
-    """
-
-    source: str
-    output: str
-    recipe: dict[str, Any]
-    pictures: int
-    before: Measured
-    after: Measured
-    steps: tuple[StepReport, ...]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def _silent(line: str) -> None:

@@ -14,7 +14,7 @@ from dl_techniques.compression.measure_vlm import (
     first_token_milliseconds,
     right_answers,
 )
-from dl_techniques.compression.optimizing import OptimizeReport
+from dl_techniques.compression.optimize_report import OptimizeReport
 from dl_techniques.compression.recipe import Recipe
 from dl_techniques.errors import CompressionError
 from dl_techniques.evaluation import QuestionSet, load_sets

@@ -16,13 +16,9 @@ from dl_techniques.export.networks import resolve_part
 from dl_techniques.export.pictures import CALIBRATED, COMPARED, picture_files
 from dl_techniques.export.report import Check, ExportReport
 from dl_techniques.export.request import ExportRequest
-from dl_techniques.export.subject import Outputs, Subject, make_subject, outputs_of
+from dl_techniques.export.subject import PIXELS, Outputs, Subject, make_subject, outputs_of
 from dl_techniques.export.writers.job import Job, Runner, writer_of
 
-PIXELS = (
-    "input `image`: float32[{batch}, {height}, {width}, 3], RGB in {pixels}; the network's mean "
-    "and standard deviation are inside"
-)
 DRAWN = "compared on four drawn pictures; give pictures of your own for figures that mean more"
 
 

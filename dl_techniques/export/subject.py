@@ -20,6 +20,11 @@ from dl_techniques.loading.load import VLM_CLASS, class_of
 
 Outputs = dict[str, np.ndarray]
 
+PIXELS = (
+    "input `image`: float32[{batch}, {height}, {width}, 3], RGB in {pixels}; the network's mean "
+    "and standard deviation are inside"
+)
+
 
 @dataclass(frozen=True)
 class Subject:

@@ -30,11 +30,10 @@ from dl_techniques.errors import CompressionError, ExportError
 from dl_techniques.export.gates import refuse_failed
 from dl_techniques.export.litert_operators import refuse_foreign_operators, stored_types
 from dl_techniques.export.networks import resolve_part
-from dl_techniques.export.perform import PIXELS
 from dl_techniques.export.pictures import COMPARED
 from dl_techniques.export.report import Check, ExportReport, compare_arrays
 from dl_techniques.export.staging import check_target, staged
-from dl_techniques.export.subject import make_subject
+from dl_techniques.export.subject import PIXELS, make_subject
 from dl_techniques.export.writers import litert_file, saved_model
 from dl_techniques.export.writers.job import Job
 from dl_techniques.layers.quantized.fake_quant import (
