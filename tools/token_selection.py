@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dl_techniques.cli.evaluate import make_answerer
+from dl_techniques.cli.commands.evaluate import make_answerer
 from dl_techniques.data.images import load_image
 from dl_techniques.evaluation import QuestionSet, load_sets
 from dl_techniques.evaluation.metrics import exact_match

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dl_techniques.cli import (
+from dl_techniques.cli.backend import set_up_backend
+from dl_techniques.cli.commands import (
     ask,
     benchmark,
     chat,
@@ -26,7 +27,6 @@ from dl_techniques.cli import (
     optimize,
     presets,
 )
-from dl_techniques.cli.backend import set_up_backend
 from dl_techniques.cli.notes import complain, printable, set_quiet
 from dl_techniques.errors import DLTechniquesError
 from dl_techniques.version import __version__

@@ -18,7 +18,7 @@ from dl_techniques.cli.clock import since_start
 from dl_techniques.cli.notes import note
 from dl_techniques.cli.options import Sampling
 from dl_techniques.cli.progress import Progress
-from dl_techniques.cli.quick_load import loaded_on_the_host
+from dl_techniques.runtime.quick_load import loaded_on_the_host
 
 if TYPE_CHECKING:
     import numpy as np

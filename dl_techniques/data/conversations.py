@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from dl_techniques.data.data_uri import is_data_uri
 from dl_techniques.data.files import atomic_writer
-from dl_techniques.data.record_files import records_of
-from dl_techniques.data.record_forms import IMAGE_MARK, own_form
+from dl_techniques.data.records.record_files import records_of
+from dl_techniques.data.records.record_forms import IMAGE_MARK, own_form
 from dl_techniques.errors import PromptError, shorten
 
 Conversation = dict[str, Any]

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from dl_techniques import Chat
-from dl_techniques.cli import chat, main, session
+from dl_techniques.cli import main, session
+from dl_techniques.cli.commands import chat
 
 SHORT = ("--max-new-tokens", "6")
 

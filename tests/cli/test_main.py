@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from dl_techniques import __version__
-from dl_techniques.cli import describe, main
+from dl_techniques.cli import main
+from dl_techniques.cli.commands import describe
 
 pytestmark = pytest.mark.once
 

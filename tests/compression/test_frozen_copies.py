@@ -10,9 +10,9 @@ import pytest
 
 from dl_techniques.compression.channel_pruning import prune_channels
 from dl_techniques.compression.distillation import distiller
+from dl_techniques.compression.optimization.steps import trainable_copy
 from dl_techniques.compression.quantization_aware import quantization_aware
 from dl_techniques.compression.static_int8 import quantize_static
-from dl_techniques.compression.steps import trainable_copy
 from dl_techniques.compression.weight_only import quantize_weights
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from tests.layers.test_freezing import flags

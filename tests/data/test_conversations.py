@@ -307,7 +307,7 @@ def test_messages_stay_short(tmp_path, place):
 
 
 def test_the_mark_is_the_chat_templates():
-    from dl_techniques.data.record_forms import IMAGE_MARK
+    from dl_techniques.data.records.record_forms import IMAGE_MARK
     from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE
 
     assert IMAGE_MARK == IMAGE

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from dl_techniques.errors import ExportError, MissingExtraError, install_hint
-from dl_techniques.export import formats, litert_precision
+from dl_techniques.export import formats
 from dl_techniques.export.formats import FORMATS, check_extra, check_pair, format_of, installed
+from dl_techniques.export.litert import litert_precision
 
 
 def test_unknown_formats_name_the_nearest() -> None:

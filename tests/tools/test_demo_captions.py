@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dl_techniques.cli.describe import QUESTION
+from dl_techniques.cli.commands.describe import QUESTION
 from tools.demo_model import benchmark
 from tools.demo_model.records import DemoData
 

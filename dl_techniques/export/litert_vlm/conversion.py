@@ -14,7 +14,7 @@ import keras
 
 from dl_techniques.data.files import atomic_writer
 from dl_techniques.errors import ExportError, MissingExtraError, install_hint
-from dl_techniques.export.litert_precision import apply_settings, converter_settings
+from dl_techniques.export.litert.litert_precision import apply_settings, converter_settings
 
 Tensor = Any
 # What a flatbuffer can address; a longer file cannot be read back.

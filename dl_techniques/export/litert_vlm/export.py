@@ -16,7 +16,7 @@ from PIL import Image
 from dl_techniques.errors import ExportError
 from dl_techniques.export.formats import check_extra, format_of
 from dl_techniques.export.gates import refuse_failed
-from dl_techniques.export.litert_operators import refuse_foreign_operators
+from dl_techniques.export.litert.litert_operators import refuse_foreign_operators
 from dl_techniques.export.litert_vlm.comparing import (
     COMPARED_TOKENS,
     Case,

@@ -12,8 +12,8 @@ import numpy as np
 
 from dl_techniques.compat.exporters import converter_error
 from dl_techniques.errors import ExportError
-from dl_techniques.export import litert_precision
-from dl_techniques.export.litert_operators import refuse_foreign_operators, stored_types
+from dl_techniques.export.litert import litert_precision
+from dl_techniques.export.litert.litert_operators import refuse_foreign_operators, stored_types
 from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
 

@@ -28,7 +28,7 @@ from keras import ops
 
 from dl_techniques.errors import CompressionError, ExportError
 from dl_techniques.export.gates import refuse_failed
-from dl_techniques.export.litert_operators import refuse_foreign_operators, stored_types
+from dl_techniques.export.litert.litert_operators import refuse_foreign_operators, stored_types
 from dl_techniques.export.networks import resolve_part
 from dl_techniques.export.pictures import COMPARED
 from dl_techniques.export.report import Check, ExportReport, compare_arrays

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litert_operators import refuse_foreign_operators
+from dl_techniques.export.litert.litert_operators import refuse_foreign_operators
 from dl_techniques.export.litert_vlm.conversion import write_signatures
 from dl_techniques.export.litert_vlm.language_model import check_decoder, language_signatures
 from dl_techniques.models.vlm.fast_vlm.network.decoders import adapt

@@ -11,8 +11,8 @@ import pytest
 
 from dl_techniques.compression import quantize_weights
 from dl_techniques.compression.channel_pruning import prune_channels
-from dl_techniques.compression.classifier_files import chance_notes
 from dl_techniques.compression.distillation import TeacherView
+from dl_techniques.compression.optimization.classifier_files import chance_notes
 from dl_techniques.data.labelled import Labelled, pictures_for
 from dl_techniques.data.preprocessing import pixel_range, to_input
 from dl_techniques.errors import CompressionError, VariantError

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from dl_techniques.errors import CompressionError
-from dl_techniques.export import litert_precision
-from dl_techniques.export.litert_precision import converter_settings, float16_note, requantize
+from dl_techniques.export.litert import litert_precision
+from dl_techniques.export.litert.litert_precision import (
+    converter_settings,
+    float16_note,
+    requantize,
+)
 from tests.export import litert_files
 
 on_tensorflow = pytest.mark.skipif(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.cli import session
-from dl_techniques.cli.benchmark_table import to_text
-from dl_techniques.cli.describe import QUESTION
+from dl_techniques.cli.commands.benchmark_table import to_text
+from dl_techniques.cli.commands.describe import QUESTION
 from dl_techniques.cli.options import MAX_PIXELS, add_preset_option, positive_int, question
 from dl_techniques.cli.progress import Progress
 from dl_techniques.errors import DLTechniquesError

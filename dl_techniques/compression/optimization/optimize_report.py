@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dl_techniques.compression.classifier_files import Measured
-from dl_techniques.compression.steps import StepReport
+from dl_techniques.compression.optimization.classifier_files import Measured
+from dl_techniques.compression.optimization.steps import StepReport
 
 
 @dataclass(frozen=True)

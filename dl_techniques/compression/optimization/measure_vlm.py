@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from dl_techniques.compression.measure import median_milliseconds
+from dl_techniques.compression.optimization.measure import median_milliseconds
 from dl_techniques.evaluation import QuestionRecord, QuestionSet
 from dl_techniques.evaluation.metrics import exact_match
 

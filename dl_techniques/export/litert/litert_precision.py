@@ -14,7 +14,7 @@ The scheme of all int8 weights: symmetric, one scale for each output channel (Ja
 arXiv:1712.05877; the LiteRT 8-bit specification).
 
 Example:
-    >>> from dl_techniques.export.litert_precision import converter_settings
+    >>> from dl_techniques.export.litert.litert_precision import converter_settings
     >>> converter_settings("float32", None)
     {}
 """
@@ -31,7 +31,7 @@ import numpy as np
 
 from dl_techniques.data.files import atomic_writer
 from dl_techniques.errors import CompressionError, MissingExtraError, install_hint
-from dl_techniques.export.litert_recipe import quantizer_recipe
+from dl_techniques.export.litert.litert_recipe import quantizer_recipe
 
 PRECISIONS = ("float32", "float16", "int8", "int8_static", "int8_weights", "int4_weights")
 BY_CONVERTER = ("float32", "float16", "int8", "int8_static")

@@ -8,7 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.compression.measure import LiteRTClassifier, accuracy, median_milliseconds
+from dl_techniques.compression.optimization.measure import (
+    LiteRTClassifier,
+    accuracy,
+    median_milliseconds,
+)
 from dl_techniques.errors import CompressionError
 from tests.export import litert_files
 

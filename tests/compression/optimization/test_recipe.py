@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dl_techniques.compression.recipe import Recipe
-from dl_techniques.compression.recipe_parts import Distil, Prune
+from dl_techniques.compression.optimization.recipe import Recipe
+from dl_techniques.compression.optimization.recipe_parts import Distil, Prune
 from dl_techniques.errors import CompressionError
 
 pytestmark = pytest.mark.once

@@ -10,9 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.compression.recipe import Recipe
-from dl_techniques.compression.recipe_parts import Distil, Prune, QuantizationAware, Training
-from dl_techniques.compression.steps import Lesson, gives_logits, optimizer, run_steps
+from dl_techniques.compression.optimization.recipe import Recipe
+from dl_techniques.compression.optimization.recipe_parts import (
+    Distil,
+    Prune,
+    QuantizationAware,
+    Training,
+)
+from dl_techniques.compression.optimization.steps import Lesson, gives_logits, optimizer, run_steps
 from dl_techniques.data.labelled import read_labelled
 from dl_techniques.data.preprocessing import Preprocessing
 from dl_techniques.errors import CompressionError

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dl_techniques.cli import benchmark, main
-from dl_techniques.cli.benchmark_table import to_text
+from dl_techniques.cli import main
+from dl_techniques.cli.commands import benchmark
+from dl_techniques.cli.commands.benchmark_table import to_text
 
 
 @pytest.mark.slow_on_jax

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from dl_techniques.cli import main
-from dl_techniques.compression import optimizing
-from dl_techniques.compression.classifier_files import Measured
-from dl_techniques.compression.optimizing import OptimizeReport
-from dl_techniques.compression.steps import StepReport
+from dl_techniques.compression.optimization import optimizing
+from dl_techniques.compression.optimization.classifier_files import Measured
+from dl_techniques.compression.optimization.optimizing import OptimizeReport
+from dl_techniques.compression.optimization.steps import StepReport
 
 REPORT = OptimizeReport(
     "tiny",
@@ -80,7 +80,8 @@ def test_json_is_the_report(
 def test_a_size_chooses_the_recipe(
     asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dl_techniques.compression import Recipe, target
+    from dl_techniques.compression import Recipe
+    from dl_techniques.compression.optimization import target
 
     seen: dict[str, Any] = {}
 

@@ -13,15 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.compression.classifier_files import (
+from dl_techniques.compression.optimization.classifier_files import (
     SUFFIX,
     Files,
     chance_notes,
     check_classifier,
 )
-from dl_techniques.compression.optimize_report import OptimizeReport
-from dl_techniques.compression.recipe import Recipe
-from dl_techniques.compression.steps import Lesson, StepReport, run_steps
+from dl_techniques.compression.optimization.optimize_report import OptimizeReport
+from dl_techniques.compression.optimization.recipe import Recipe
+from dl_techniques.compression.optimization.steps import Lesson, StepReport, run_steps
 from dl_techniques.errors import CompressionError
 
 VLM = "FastVLMCausalLM"
@@ -76,7 +76,7 @@ def optimize(
     model = load_source(source) if named else source
     name = str(source) if named else model.name
     if class_of(model) == VLM:
-        from dl_techniques.compression.optimizing_vlm import optimize_vlm
+        from dl_techniques.compression.optimization.optimizing_vlm import optimize_vlm
 
         sets = None if data is None else Path(data)
         return optimize_vlm(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dl_techniques.compression import Recipe, optimize
-from dl_techniques.compression.classifier_files import side_of
+from dl_techniques.compression.optimization.classifier_files import side_of
 from dl_techniques.data.labelled import read_labelled
 from dl_techniques.errors import CompressionError, DLTechniquesError, ExportError
 from tests.compression.class_folders import COLOURS, write_classes

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.compression.classifier_files import Measured
-from dl_techniques.compression.measure_vlm import (
+from dl_techniques.compression.optimization.classifier_files import Measured
+from dl_techniques.compression.optimization.measure_vlm import (
     asking,
     first_token_milliseconds,
     right_answers,
 )
-from dl_techniques.compression.optimize_report import OptimizeReport
-from dl_techniques.compression.recipe import Recipe
+from dl_techniques.compression.optimization.optimize_report import OptimizeReport
+from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.errors import CompressionError
 from dl_techniques.evaluation import QuestionSet, load_sets
 from dl_techniques.export.report import Check, ExportReport

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.compression.recipe import Recipe
-from dl_techniques.compression.recipe_parts import Export, Prune, Quantize, Training
+from dl_techniques.compression.optimization.recipe import Recipe
+from dl_techniques.compression.optimization.recipe_parts import Export, Prune, Quantize, Training
 from dl_techniques.errors import CompressionError
 
 MEGABYTE = 1_000_000
@@ -104,7 +104,7 @@ def _size(model: Any, recipe: Recipe) -> int | None:
     if class_of(model) == VLM_CLASS:
         return _vlm_size(model, recipe)
     from dl_techniques.compression.channel_pruning import prune_channels
-    from dl_techniques.compression.classifier_files import Files, check_classifier
+    from dl_techniques.compression.optimization.classifier_files import Files, check_classifier
 
     check_classifier(model, recipe)
     network = model
@@ -117,7 +117,11 @@ def _size(model: Any, recipe: Recipe) -> int | None:
 
 
 def _vlm_size(model: Any, recipe: Recipe) -> int | None:
-    from dl_techniques.compression.optimizing_vlm import export, size_of, temporary_target
+    from dl_techniques.compression.optimization.optimizing_vlm import (
+        export,
+        size_of,
+        temporary_target,
+    )
     from dl_techniques.export.formats import format_of
 
     if recipe.precision not in format_of(recipe.export.format).precisions:

@@ -1,7 +1,7 @@
 """Which operators a LiteRT file consists of, read from the file itself.
 
 Example:
-    >>> from dl_techniques.export.litert_operators import operators_of
+    >>> from dl_techniques.export.litert.litert_operators import operators_of
     >>> operators_of("model.tflite")  # doctest: +SKIP
     {'CONV_2D': 13, 'GELU': 11, ...}
 """

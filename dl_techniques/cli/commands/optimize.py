@@ -11,9 +11,9 @@ from dl_techniques.cli.notes import note
 from dl_techniques.cli.options import PRESET_HELP, positive_int, positive_number
 
 if TYPE_CHECKING:
-    from dl_techniques.compression.classifier_files import Measured
-    from dl_techniques.compression.optimizing import OptimizeReport
-    from dl_techniques.compression.recipe import Recipe
+    from dl_techniques.compression.optimization.classifier_files import Measured
+    from dl_techniques.compression.optimization.optimizing import OptimizeReport
+    from dl_techniques.compression.optimization.recipe import Recipe
 
 MEGABYTE = 1_000_000
 
@@ -53,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Optimizes, and prints the report."""
-    from dl_techniques.compression.optimizing import optimize
+    from dl_techniques.compression.optimization.optimizing import optimize
 
     report = optimize(
         options.source,
@@ -75,9 +75,9 @@ def say(line: str) -> None:
 
 def chosen_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe of the file, or the one that reaches the size."""
-    from dl_techniques.compression.recipe import Recipe
-    from dl_techniques.compression.recipe_parts import Export
-    from dl_techniques.compression.target import recipe_for_size
+    from dl_techniques.compression.optimization.recipe import Recipe
+    from dl_techniques.compression.optimization.recipe_parts import Export
+    from dl_techniques.compression.optimization.target import recipe_for_size
 
     if options.recipe is not None:
         return Recipe.from_file(options.recipe)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litert_operators import (
+from dl_techniques.export.litert.litert_operators import (
     operators_of,
     refuse_foreign_operators,
     stored_types,

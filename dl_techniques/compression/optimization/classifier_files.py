@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.compression.measure import LiteRTClassifier, accuracy
-from dl_techniques.compression.recipe import Recipe
+from dl_techniques.compression.optimization.measure import LiteRTClassifier, accuracy
+from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.data.labelled import HELD_OUT, Labelled, read_labelled
 from dl_techniques.data.preprocessing import BYTES, UNIT, pixel_range
 from dl_techniques.errors import CompressionError

@@ -10,7 +10,7 @@
 Every part may be left out; they are done in this order.
 
 Example:
-    >>> from dl_techniques.compression.recipe import Recipe
+    >>> from dl_techniques.compression.optimization.recipe import Recipe
     >>> Recipe.from_dict({"quantize": {"precision": "int8"}}).trains
     False
 """
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.compression.recipe_parts import (
+from dl_techniques.compression.optimization.recipe_parts import (
     Distil,
     Export,
     Prune,
@@ -33,7 +33,7 @@ from dl_techniques.compression.recipe_parts import (
     Training,
 )
 from dl_techniques.errors import CompressionError
-from dl_techniques.export.litert_precision import BLOCK_SIZES, PRECISIONS
+from dl_techniques.export.litert.litert_precision import BLOCK_SIZES, PRECISIONS
 
 FORMATS = ("litert", "litertlm")
 

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import pytest
 
-from dl_techniques.compression import Recipe, recipe_for_size, target
-from dl_techniques.compression.recipe_parts import Export, Training
-from dl_techniques.compression.target import describe, ladder
+from dl_techniques.compression import Recipe, recipe_for_size
+from dl_techniques.compression.optimization import target
+from dl_techniques.compression.optimization.recipe_parts import Export, Training
+from dl_techniques.compression.optimization.target import describe, ladder
 from dl_techniques.errors import CompressionError
 from tests.export.litert_files import NEEDS_TENSORFLOW
 from tests.export.small_exports import small_mobile_one

@@ -12,11 +12,16 @@ import numpy as np
 
 from dl_techniques.compression.channel_importance import copy_of
 from dl_techniques.compression.distillation import distiller
-from dl_techniques.compression.measure import accuracy
+from dl_techniques.compression.optimization.measure import accuracy
+from dl_techniques.compression.optimization.recipe import Recipe
+from dl_techniques.compression.optimization.recipe_parts import (
+    Distil,
+    Prune,
+    QuantizationAware,
+    Training,
+)
 from dl_techniques.compression.pruning_gradual import prune_gradually
 from dl_techniques.compression.quantization_aware import calibrate, quantization_aware
-from dl_techniques.compression.recipe import Recipe
-from dl_techniques.compression.recipe_parts import Distil, Prune, QuantizationAware, Training
 from dl_techniques.data.labelled import Batches, Labelled
 from dl_techniques.data.preprocessing import Preprocessing
 from dl_techniques.errors import CompressionError
