@@ -142,3 +142,26 @@ def test_rooms_are_small() -> None:
         if len(files) > MOST_FILES and name not in MORE_FILES:
             crowded[name] = len(files)
     assert crowded == {}
+
+
+MAY_NAME_BACKENDS = ("kernels", "runtime", "compat", "backend", "training", "hosts", "cli")
+"""Rooms that may ask which backend computes; `training` for distribution."""
+REPORT_THE_BACKEND = {"dl_techniques.evaluation.report", "dl_techniques.evaluation.speed"}
+"""They tell a reader what was measured."""
+
+
+def asks_for_backend(tree: ast.AST) -> bool:
+    """Whether a file calls Keras' `backend()`."""
+    calls = (ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call))
+    return any(call.endswith(("config.backend", "backend.backend")) for call in calls)
+
+
+def test_few_rooms_ask_which_backend_it_is() -> None:
+    asking = [
+        name
+        for name, path in FILES.items()
+        if asks_for_backend(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    # The writers of export need the backend that their format is sound on.
+    elsewhere = [name for name in asking if room_of(name) not in (*MAY_NAME_BACKENDS, "export")]
+    assert set(elsewhere) <= REPORT_THE_BACKEND and asking

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+
 
 def has_strategy(model: Any) -> bool:
     """Whether a model on TensorFlow was made under a distribution strategy."""
@@ -18,3 +20,8 @@ def build_for_training(model: Any, specification: Any) -> None:
 def number_of(optimizer: Any, variable: Any) -> int:
     """The place of a variable among those that an optimizer changes."""
     return int(optimizer._get_variable_index(variable))
+
+
+def takes_shapes_of_first_batches() -> bool:
+    """Whether `fit` takes the shapes of the first two batches for those of all: on TensorFlow."""
+    return bool(keras.config.backend() == "tensorflow")

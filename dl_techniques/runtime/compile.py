@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -142,6 +143,16 @@ def _compile_torch(function: Function, often: bool) -> Function:
             return function(*as_tensors(args))
 
     return call
+
+
+def no_gradients() -> AbstractContextManager[Any]:
+    """Inside, nothing is kept for gradients where a backend would without being asked."""
+    if keras.config.backend() != "torch":
+        return nullcontext()
+    import torch
+
+    context: AbstractContextManager[Any] = torch.no_grad()
+    return context
 
 
 class FunctionCache:

@@ -39,6 +39,8 @@ def our_own(tree: ast.Module) -> Iterator[str]:
             yield node.target.id
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "object.__setattr__":
+            yield str(getattr(node.args[1], "value", ""))
 
 
 def test_private_names_stand_in_compat() -> None:
