@@ -166,7 +166,8 @@ def divided(logits: Tensor, sampler: Sampler) -> tuple[Tensor, Tensor, Tensor]:
         elsewhere.
     """
     logits = ops.cast(logits, "float32")
-    best = ops.one_hot(ops.argmax(logits, axis=-1), logits.shape[-1], dtype="float32")
+    places = ops.arange(logits.shape[-1], dtype="int32")[None]
+    best = ops.cast(places == ops.cast(ops.argmax(logits, axis=-1), "int32")[:, None], "float32")
     if is_greedy(sampler):
         return logits, ops.zeros_like(logits[:, :1], dtype="bool"), best
     temperature = float(sampler.temperature)
