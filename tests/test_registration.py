@@ -121,7 +121,7 @@ def test_every_registered_name_is_known() -> None:
 @pytest.mark.once
 def test_importing_a_module_of_the_package_first_works() -> None:
     """Each then imports Keras in the middle of its own import."""
-    for module in (f"{PACKAGE}.layers.torch_kernels", f"{PACKAGE}.compression.static_int8"):
+    for module in (f"{PACKAGE}.kernels.torch_operators", f"{PACKAGE}.compression.static_int8"):
         code = f"import {module}, keras; from dl_techniques import FastVLM; print(FastVLM.__name__)"
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT

@@ -56,7 +56,7 @@ def sparsity_report(model: keras.Model) -> list[LayerSparsity]:
         0
     """
     found = []
-    for kernel in _prunable(model):
+    for kernel in _kernels_of(model):
         values = kernel.fused()
         found.append(LayerSparsity(kernel.path, values.size, int(np.sum(values == 0))))
     return found
@@ -106,7 +106,7 @@ class MagnitudePruning(keras.callbacks.Callback):
         """Finds the kernels and keeps the zeros that are there."""
         self._kernels = [
             kernel
-            for kernel in _prunable(self.model)
+            for kernel in _kernels_of(self.model)
             if not any(part in kernel.path.split("/") for part in self.skip) and kernel.trained
         ]
         if not self._kernels:
@@ -222,6 +222,13 @@ def _diagonal(shape: tuple[int, ...]) -> Array:
     where = np.zeros(shape, bool)
     where[shape[0] // 2, shape[1] // 2] = np.eye(shape[2], shape[3], dtype=bool)
     return where
+
+
+def _kernels_of(model: keras.Model) -> Iterator[_Kernel]:
+    """All dense kernels of a model, with their paths below it."""
+    for kernel in _prunable(model):
+        kernel.path = kernel.path.removeprefix(f"{model.name}/")
+        yield kernel
 
 
 def _prunable(layer: Any) -> Iterator[_Kernel]:

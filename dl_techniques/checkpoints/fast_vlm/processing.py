@@ -90,6 +90,8 @@ def generation_defaults(source: Source) -> dict[str, Any]:
     temperature = settings.real("temperature")
     if settings.values.get("do_sample") is False:
         temperature = 0.0
+    if temperature is not None and temperature < 0:
+        raise CheckpointError(f"{path}: temperature is {temperature}; expected 0 or more")
     return {
         "max_new_tokens": settings.whole("max_new_tokens") or MAX_NEW_TOKENS,
         "temperature": TEMPERATURE if temperature is None else temperature,

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from dl_techniques import FastVLM, FastVLMCausalLM
-from dl_techniques.checkpoints import identify, tensor_writer
+from dl_techniques.checkpoints import tensor_writer
 from dl_techniques.checkpoints.tensor_files import open_tensors
 from dl_techniques.cli import main
 from dl_techniques.cli.commands import convert
+from dl_techniques.loading import identify
 from tests.checkpoints.fast_vlm.folders import PLAIN_TOWER, apple_folder, make_backbone, numbers
 from tests.checkpoints.vision import small_variants
 

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from dl_techniques.errors import PresetError
+from dl_techniques.models.presets import vlm_folder as presets
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
-from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM, presets
+from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
 from tests.killed import contents, states_when_killed
 from tests.models.vlm.fast_vlm.small_model import (
     make_decoder,

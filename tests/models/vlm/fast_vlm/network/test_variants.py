@@ -7,7 +7,8 @@ import pytest
 
 from dl_techniques.errors import VariantError
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
-from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM, FastVLMTokenizer, variants
+from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM, FastVLMTokenizer
+from dl_techniques.models.vlm.fast_vlm.network import variants
 from dl_techniques.models.vlm.fast_vlm.network.variants import (
     FastVLMVariant,
     build_variant,
