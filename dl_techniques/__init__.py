@@ -14,11 +14,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dl_techniques.errors import MissingExtraError
+from dl_techniques.backend import choose_backend
+from dl_techniques.errors import MissingExtraError, install_hint
+from dl_techniques.registration import register_with_keras
 from dl_techniques.version import __version__
 
 if TYPE_CHECKING:
-    from dl_techniques.allocator import keep_freed_memory as keep_freed_memory
     from dl_techniques.models.vision.fast_vlm.model import FastVLM as FastVLM
     from dl_techniques.models.vision.mobile_one.model import MobileOne as MobileOne
     from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone as FastVLMBackbone
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from dl_techniques.models.vlm.fast_vlm import FastVLMImageConverter as FastVLMImageConverter
     from dl_techniques.models.vlm.fast_vlm import FastVLMTokenizer as FastVLMTokenizer
     from dl_techniques.models.vlm.fast_vlm.chat import Chat as Chat
-    from dl_techniques.program_cache import keep_compiled_programs as keep_compiled_programs
+    from dl_techniques.runtime.memory import keep_freed_memory as keep_freed_memory
+    from dl_techniques.runtime.programs import keep_compiled_programs as keep_compiled_programs
 
 _VLM = "dl_techniques.models.vlm.fast_vlm"
 _EXPORTS = {
@@ -41,8 +43,8 @@ _EXPORTS = {
     "FastVLMImageConverter": _VLM,
     "FastVLMTokenizer": _VLM,
     "Chat": f"{_VLM}.chat",
-    "keep_compiled_programs": "dl_techniques.program_cache",
-    "keep_freed_memory": "dl_techniques.allocator",
+    "keep_compiled_programs": "dl_techniques.runtime.programs",
+    "keep_freed_memory": "dl_techniques.runtime.memory",
 }
 _EXTRA_OF_MODULE = {"keras_hub": "vlm", "tokenizers": "vlm"}
 
@@ -50,14 +52,15 @@ __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - the names of the table a
 
 
 def __getattr__(name: str) -> Any:
-    """Imports an exported name when it is first used.
+    """Imports an exported name when it is first used, and chooses Keras' backend before it.
 
     Raises:
         AttributeError: the package has no such name.
-        MissingExtraError: the name needs an extra that is not installed.
+        MissingExtraError: the name needs an extra, or a backend, that is not installed.
     """
     if name not in _EXPORTS:
         raise AttributeError(f"module 'dl_techniques' has no attribute {name!r}")
+    choose_backend()
     try:
         # A saved vision-language model names the class of its encoder, so that must be known too.
         importlib.import_module(_EXPORTS["FastVLM"])
@@ -68,8 +71,7 @@ def __getattr__(name: str) -> Any:
             raise
         extra = _EXTRA_OF_MODULE[missing]
         raise MissingExtraError(
-            f"dl_techniques.{name} needs {missing}, which is not installed: "
-            f"pip install 'dl-techniques[{extra}]'",
+            f"dl_techniques.{name} needs {missing}, which is not installed: {install_hint(extra)}",
             name=missing,
         ) from error
     globals()[name] = value
@@ -79,3 +81,6 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The names that exist, imported or not."""
     return sorted({*globals(), *_EXPORTS})
+
+
+register_with_keras()

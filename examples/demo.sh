@@ -9,10 +9,10 @@ set --
 for picture in "$here"/*.png "$here"/*.jpg; do
   if [ -f "$picture" ]; then set -- "$@" "$picture"; fi
 done
-printf '$ fastvlm describe %s/*\n' "$here"
+printf '$ fastvlm describe %s/*.png %s/*.jpg\n' "$here" "$here"
 "$fastvlm" describe "$@"
 
 while IFS='|' read -r picture question; do
-  printf '\n$ fastvlm ask %s "%s"\n' "$here/$picture" "$question"
-  "$fastvlm" ask "$here/$picture" "$question" </dev/null
+  printf '\n$ fastvlm ask %s "%s" --quiet\n' "$here/$picture" "$question"
+  "$fastvlm" ask "$here/$picture" "$question" --quiet </dev/null
 done <"$here/questions.txt"

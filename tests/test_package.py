@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import dl_techniques
-from dl_techniques.errors import MissingExtraError
+from dl_techniques.errors import MissingExtraError, install_hint
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -78,7 +79,21 @@ def test_a_missing_extra_is_named() -> None:
     assert len(said) == len(names)
     for name, line in zip(names, said, strict=True):
         assert line.startswith(f"{MissingExtraError.__name__} {name} ")
-        assert "pip install 'dl-techniques[vlm]'" in line
+        assert install_hint("vlm") in line
+
+
+def test_the_hint_is_a_command_that_works_in_a_checkout() -> None:
+    hint = install_hint("vlm")
+    assert hint == f"pip install -e '{ROOT}[vlm]'" and (ROOT / "pyproject.toml").is_file()
+
+
+def test_no_message_or_page_names_the_distribution_to_pip() -> None:
+    """It is on no index."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "notebooks").glob("*")]
+    files = [*pages, *(ROOT / "dl_techniques").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    wrong = re.compile(r"pip install\s[^\n]*dl.techniques\[")
+    found = [f for f in files if f.is_file() and wrong.search(f.read_text(encoding="utf-8"))]
+    assert not found
 
 
 def test_version_is_one_number() -> None:

@@ -15,32 +15,33 @@ import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques.layers.integer_sums import float_sums, torch_sums
-from dl_techniques.layers.torch_kernels import runs_on_torch
+from dl_techniques.kernels.int8_sums import torch_sums
+from dl_techniques.kernels.machine import runs_on_torch
+from dl_techniques.kernels.reference import int8_matmul
 
 ROWS, DEPTH, UNITS = (1, 2, 8, 64, 288), 896, 4864
 
 
 def ways() -> dict[str, Callable[[Any, Any, Any, Any], Any]]:
-    """What is compared, each a function of rows, kernel, turned kernel and kernel as floats."""
+    """What is compared, each a function of rows, kernel, transposed kernel and kernel as floats."""
     found: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
         "float32": lambda x, k, t, f: ops.matmul(ops.cast(x, "float32"), f),
         "Keras": lambda x, k, t, f: ops.matmul(x, k),
-        "as floats": lambda x, k, t, f: float_sums(x, k),
-        "as floats, turned": lambda x, k, t, f: float_sums(x, t, turned=True),
+        "as floats": lambda x, k, t, f: int8_matmul(x, k),
+        "as floats, transposed": lambda x, k, t, f: int8_matmul(x, t, transposed=True),
     }
     if runs_on_torch():
         import torch
 
         found["torch._int_mm"] = lambda x, k, t, f: torch._int_mm(x, k)
         found["torch_sums"] = lambda x, k, t, f: torch_sums(x, k)
-        found["torch_sums, table"] = lambda x, k, t, f: torch_sums(x, t.T)
+        found["torch_sums, table"] = lambda x, k, t, f: torch_sums(x, t, transposed=True)
     return found
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function as the phases of an answer run it."""
-    from dl_techniques.models.vlm.fast_vlm.compile import compile_function
+    from dl_techniques.runtime.compile import compile_function
 
     return compile_function(function, [])
 

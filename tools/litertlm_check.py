@@ -19,7 +19,7 @@ from dl_techniques.data.images import load_image
 from dl_techniques.errors import DLTechniquesError
 from dl_techniques.export.litertlm.bundle import MAX_NEW_TOKENS, export_bundle
 from dl_techniques.export.litertlm.comparing import TEXT_GATES, keras_answers
-from dl_techniques.export.litertlm.run import Answer, Turn, engine_answers
+from dl_techniques.hosts.litertlm_apart import Answer, Turn, engine_answers
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PICTURES = tuple(EXAMPLES / name for name in ("scene.png", "dress.jpg", "emoji.png", "word.png"))

@@ -54,7 +54,7 @@ def generate(size: str, folder: Path, shard_bytes: int = SHARD_BYTES, **override
     """
     from dl_techniques.checkpoints.tensor_files import TensorInfo
     from dl_techniques.checkpoints.tensor_writer import save_tensors
-    from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant
+    from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant
 
     variant = FastVLMVariant.named(size).with_overrides(overrides)
     half = np.dtype(ml_dtypes.bfloat16)
@@ -69,8 +69,8 @@ def shapes_of(variant: Any) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a size in Apple's layout; nothing is allocated for them."""
     from dl_techniques.checkpoints.fast_vlm.layouts import APPLE
     from dl_techniques.checkpoints.language import decoder_config
-    from dl_techniques.checkpoints.lazy_build import without_values
-    from dl_techniques.models.vlm.fast_vlm.variants import build_variant
+    from dl_techniques.models.vlm.fast_vlm.network.variants import build_variant
+    from dl_techniques.runtime.lazy_build import without_values
 
     with without_values():
         backbone = build_variant(variant)

@@ -18,13 +18,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from dl_techniques.allocator import keep_freed_memory
-from dl_techniques.cli.evaluate import make_answerer
+from dl_techniques.cli.commands.evaluate import make_answerer
 from dl_techniques.data.images import load_image
 from dl_techniques.evaluation import QuestionSet, load_sets
 from dl_techniques.evaluation.metrics import exact_match
 from dl_techniques.evaluation.report import machine
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM
+from dl_techniques.runtime.memory import keep_freed_memory
 
 KEPT = (256, 144, 64, 49, 16)
 TEXT_TOKENS = 24

@@ -7,6 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dl_techniques.data.damage import (
+    LARGEST,
+    of_kind,
+    one_line,
+    real_number,
+    short,
+    whole_number,
+)
 from dl_techniques.errors import CheckpointError
 
 CONFIG = "config.json"
@@ -22,8 +30,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.parent}: no {path.name} there; download it into this folder")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: no JSON ({error}); download it again") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: no JSON ({one_line(error)}); download it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected an object, found {type(content).__name__}")
     return content
@@ -58,10 +66,28 @@ class Fields:
 
     def part(self, name: str) -> Fields:
         """A field that is an object itself."""
-        value = self.needed(name)
-        if not isinstance(value, Mapping):
-            raise CheckpointError(f"{self.source}: {name!r} is {value!r:.60}, expected an object")
+        value = of_kind(self.needed(name), dict, f"{self.source}: {name}")
         return Fields(value, f"{self.source}: {name}")
+
+    def whole(self, name: str, least: int = 1, most: int = LARGEST) -> int | None:
+        """A size or count, or None where there is none.
+
+        Raises:
+            DamagedFileError: it is something else.
+        """
+        value = self.values.get(name)
+        if value is None:
+            return None
+        return whole_number(value, f"{self.source}: {name}", least, most)
+
+    def real(self, name: str, least: float = 0.0) -> float | None:
+        """A finite number, or None where there is none.
+
+        Raises:
+            DamagedFileError: it is something else.
+        """
+        value = self.values.get(name)
+        return None if value is None else real_number(value, f"{self.source}: {name}", least)
 
     def expect(self, name: str, *allowed: Any) -> Any:
         """A field that may be absent, and otherwise has one of the values that are supported.
@@ -73,6 +99,6 @@ class Fields:
         if value is not None and value not in allowed:
             choices = " or ".join(repr(a) for a in allowed)
             raise CheckpointError(
-                f"{self.source}: {name}={value!r} is not supported, expected {choices}"
+                f"{self.source}: {name}={short(value)} is not supported, expected {choices}"
             )
         return value

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dl_techniques.data.folders import put_in_place, refuse_file
+
 STAMP = ".conversion"
 
 
@@ -22,6 +24,9 @@ def replacing_folder(dest: Path, stamp: str | None = None) -> Iterator[Path]:
     Yields:
         The folder `.NAME.partial` beside `dest`.
 
+    Raises:
+        PresetError: `dest` is a file.
+
     Example:
         >>> import tempfile
         >>> dest = Path(tempfile.mkdtemp()) / "model"
@@ -30,6 +35,7 @@ def replacing_folder(dest: Path, stamp: str | None = None) -> Iterator[Path]:
         >>> [path.name for path in dest.iterdir()]
         ['config.json']
     """
+    refuse_file(dest)
     dest = dest.absolute()
     partial = dest.with_name(f".{dest.name}.partial")
     if stamp is None or not _has_stamp(partial, stamp):
@@ -50,13 +56,3 @@ def replacing_folder(dest: Path, stamp: str | None = None) -> Iterator[Path]:
 def _has_stamp(folder: Path, stamp: str) -> bool:
     path = folder / STAMP
     return path.is_file() and path.read_text(encoding="utf-8") == stamp
-
-
-def put_in_place(partial: Path, dest: Path) -> None:
-    """Renames `partial` to `dest`; an older folder is out of the way for a moment only."""
-    old = dest.with_name(f".{dest.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if dest.exists():
-        dest.rename(old)
-    partial.rename(dest)
-    shutil.rmtree(old, ignore_errors=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.checkpoints.tensor_files import TensorInfo, TensorStore
-from dl_techniques.errors import CheckpointError, MissingExtraError
+from dl_techniques.checkpoints.tensor_store import TensorInfo, TensorStore
+from dl_techniques.errors import CheckpointError, MissingExtraError, install_hint
 
 MAGIC = b"GGUF"
 
@@ -83,7 +83,7 @@ def _open(path: Path) -> Any:
         from gguf import GGUFReader
     except ImportError as error:
         raise MissingExtraError(
-            f'{path.name} is a GGUF file, and reading it needs: pip install "dl-techniques[gguf]"'
+            f"{path.name} is a GGUF file, and reading it needs gguf: {install_hint('gguf')}"
         ) from error
     with path.open("rb") as file:
         magic = file.read(len(MAGIC))

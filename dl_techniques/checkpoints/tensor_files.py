@@ -12,17 +12,17 @@ import json
 import math
 import pickle
 import zipfile
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from dl_techniques.errors import CheckpointError, MissingExtraError
+from dl_techniques.checkpoints.gguf_file import GGUFStore
+from dl_techniques.checkpoints.tensor_store import TensorInfo, TensorStore
+from dl_techniques.data.damage import of_kind, one_line, safetensors_header, short
+from dl_techniques.errors import CheckpointError, MissingExtraError, install_hint
 
 SAFETENSORS = (".safetensors",)
 PICKLES = (".bin", ".pt", ".pth", ".tar")
@@ -51,79 +51,25 @@ SAFETENSORS_NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
 """NumPy type -> the name that safetensors files give it."""
 
 
-@dataclass(frozen=True)
-class TensorInfo:
-    """Shape and type of a stored array.
-
-    Args:
-        shape: as stored.
-        dtype: the NumPy type that reading gives (`bfloat16` comes from ml_dtypes).
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the array in memory."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-class TensorStore(Mapping[str, TensorInfo], AbstractContextManager):
-    """Named arrays of one checkpoint: a mapping from name to `TensorInfo`, and `read(name)`.
-
-    Attributes:
-        path: what was opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._infos: dict[str, TensorInfo] = {}
-
-    @abstractmethod
-    def read(self, name: str) -> np.ndarray:
-        """Reads one array in its stored type."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays together."""
-        return sum(info.nbytes for info in self.values())
-
-    def close(self) -> None:
-        """Lets go of the files."""
-
-    def __getitem__(self, name: str) -> TensorInfo:
-        return self._infos[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._infos)
-
-    def __len__(self) -> int:
-        return len(self._infos)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
 class SafetensorsStore(TensorStore):
     """A `.safetensors` file, mapped into memory; torch is not needed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._offsets: dict[str, int] = {}
-        self._start, header = read_safetensors_header(path)
+        self._start, header = safetensors_header(path)
         for name, entry in header.items():
-            if name == "__metadata__":
-                continue
             if entry["dtype"] not in _DTYPES:
-                raise CheckpointError(f"{path}: {name!r} has the unknown type {entry['dtype']!r}")
-            info = TensorInfo(tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]]))
+                raise CheckpointError(
+                    f"{path}: {short(name)} has the unknown type {short(entry['dtype'])}"
+                )
+            info = TensorInfo(tuple(map(int, entry["shape"])), np.dtype(_DTYPES[entry["dtype"]]))
             begin, end = entry["data_offsets"]
             if end - begin != info.nbytes:
-                raise CheckpointError(f"{path}: {name!r} has {end - begin} bytes for {info}")
+                raise CheckpointError(
+                    f"{path}: {short(name)} has {end - begin} bytes for shape {short(info.shape)} "
+                    f"of {info.dtype}; the file is damaged: get it again"
+                )
             self._infos[name], self._offsets[name] = info, begin
 
     def read(self, name: str) -> np.ndarray:
@@ -133,34 +79,6 @@ class SafetensorsStore(TensorStore):
             file.seek(self._start + self._offsets[name])
             values = np.fromfile(file, info.dtype, math.prod(info.shape))
         return values.reshape(info.shape)
-
-
-def read_safetensors_header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data begins, in bytes, and the header.
-
-    Raises:
-        CheckpointError: the file is cut short or is no such file.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise CheckpointError(
-                f"{path}: {size} bytes, shorter than its own header; it was cut short or is no "
-                "safetensors file: download it again"
-            )
-        try:
-            header: dict[str, Any] = json.loads(file.read(length))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: no safetensors file ({error})") from error
-    ends = [e["data_offsets"][1] for name, e in header.items() if name != "__metadata__"]
-    expected = 8 + length + max(ends, default=0)
-    if size != expected:
-        raise CheckpointError(
-            f"{path}: {size} bytes where its header promises {expected}; it was cut short: "
-            "download it again"
-        )
-    return 8 + length, header
 
 
 class PickleStore(TensorStore):
@@ -193,7 +111,7 @@ def _load_pickle(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError(
             f"{path.name} is a torch pickle, and reading it needs torch: "
-            'pip install "dl-techniques[torch]", or give a .safetensors file'
+            f"{install_hint('torch')}; or give a .safetensors file"
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
@@ -241,25 +159,27 @@ class ShardedStore(TensorStore):
     def __init__(self, index: Path) -> None:
         super().__init__(index.parent)
         shards = _index_table(index)
-        missing = sorted({s for s in shards.values() if not (index.parent / s).is_file()})
+        there = {path.name for path in index.parent.iterdir() if path.is_file()}
+        missing = sorted(set(shards.values()) - there)
         if missing:
             raise CheckpointError(
-                f"{index.parent}: missing shards {missing[:5]} that {index.name} names; download "
-                "them into this folder"
+                f"{index.parent}: missing shards {short(missing[:5])} that {index.name} names; "
+                "download them into this folder"
             )
         self._stores = {s: open_tensors(index.parent / s) for s in sorted(set(shards.values()))}
         self._home = {name: self._stores[shard] for name, shard in shards.items()}
         for name, shard in shards.items():
             if name not in self._stores[shard]:
                 raise CheckpointError(
-                    f"{index}: wrong index, {shard} holds no {name!r}; download the index again"
+                    f"{index}: wrong index, {shard} holds no {short(name)}; download the "
+                    "index again"
                 )
             self._infos[name] = self._stores[shard][name]
         forgotten = [n for store in self._stores.values() for n in store if n not in shards]
         if forgotten:
             raise CheckpointError(
-                f"{index}: wrong index, it does not name {forgotten[:5]} that the shards hold; "
-                "download the index again"
+                f"{index}: wrong index, it does not name {short(forgotten[:5])} that the shards "
+                "hold; download the index again"
             )
 
     def read(self, name: str) -> np.ndarray:
@@ -275,11 +195,17 @@ class ShardedStore(TensorStore):
 def _index_table(index: Path) -> dict[str, str]:
     try:
         table = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return {str(name): str(shard) for name, shard in table.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{index}: no index of shards ({error!r}); download it again"
+            f"{index}: no index of shards ({one_line(error)}); download it again"
         ) from error
+    of_kind(table, dict, f"{index}: weight_map")
+    for name, shard in table.items():
+        what = f"{index}: the file of {short(name)}"
+        # A name with a folder in it would be read from outside of the checkpoint.
+        if of_kind(shard, str, what) != Path(shard).name:
+            raise CheckpointError(f"{what} is {short(shard)}, expected a file beside the index")
+    return dict(table)
 
 
 def open_tensors(source: str | Path) -> TensorStore:
@@ -314,8 +240,6 @@ def open_tensors(source: str | Path) -> TensorStore:
     if path.suffix in PICKLES:
         return PickleStore(path)
     if path.suffix in GGUF:
-        from dl_techniques.checkpoints.gguf_file import GGUFStore
-
         return GGUFStore(path)
     known = ", ".join((*SAFETENSORS, *PICKLES, *GGUF))
     raise CheckpointError(f"{path}: not a weight file; expected one of {known}, or a folder")

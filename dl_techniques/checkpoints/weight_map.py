@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.checkpoints.lazy_build import place
 from dl_techniques.checkpoints.tensor_files import TensorStore
 from dl_techniques.errors import CheckpointError
+from dl_techniques.runtime.lazy_build import place
 
 Shape = tuple[int, ...]
 SHOWN = 8

@@ -4,56 +4,88 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli import session
+from dl_techniques.cli.notes import complain, printable
 from dl_techniques.cli.options import sampling_of
+from dl_techniques.errors import DLTechniquesError, ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BAD_INPUT = 2
 
 
-def answer_all(tasks: list[tuple[str, str]], options: argparse.Namespace) -> None:
+def answer_all(tasks: list[tuple[str, str]], options: argparse.Namespace) -> int:
     """Answers every task, streaming text, or one JSON object a line with --json.
 
-    All pictures are read before the model is loaded: the last one being damaged is known
-    before the first is described.
+    All pictures are read before the model is loaded: that the last one is damaged is known
+    before the first is described. The others are answered all the same.
 
     Args:
-        tasks: pairs of a picture's path and a question.
+        tasks: pairs of a picture's path ("-" is stdin) and a question.
         options: preset, max_pixels, max_new_tokens, json and the sampling options.
+
+    Returns:
+        The exit code: 0, or 2 if a picture could not be read.
+
+    Raises:
+        DLTechniquesError: stdin is named twice.
     """
-    pictures = session.read_pictures([path for path, _ in tasks], options.max_pixels)
+    pictures = read_pictures([path for path, _ in tasks], options.max_pixels)
+    status = 0 if all(picture is not None for picture in pictures) else BAD_INPUT
+    if not any(picture is not None for picture in pictures):
+        return status
     model = session.load_model(options.preset)
     session.set_sampling(model, sampling_of(options))
-    for number, ((path, question), picture) in enumerate(zip(tasks, pictures, strict=True)):
+    tally = session.Tally("picture")
+    for (path, question), picture in zip(tasks, pictures, strict=True):
+        if picture is None:
+            continue
         if len(tasks) > 1 and not options.json:
-            print(f"{path}: ", end="", flush=True)
-        before = seconds_since_start()
-        stream = session.stream_answer(model, question, [picture], options.max_new_tokens)
+            print(f"{printable(path)}: ", end="", flush=True)
+        asked = session.as_taught(question, options.preset)
+        stream = session.stream_answer(model, asked, [picture], options.max_new_tokens)
         timing = session.show(stream, visible=not options.json)
-        first = None
-        if number == 0 and timing.first_token_seconds is not None:
-            first = before + timing.first_token_seconds
-        record = {"image": path, "question": question, "text": stream.text}
-        finish(record, timing, first, options)
+        tally.add(timing)
+        if options.json:
+            record = {"image": printable(path), "question": question, "text": stream.text}
+            show_record(record, timing, tally, options)
+    if not options.json:
+        tally.report()
+    return status
 
 
-def seconds_since_start() -> float:
-    """Seconds since the command started."""
-    from dl_techniques.cli.main import STARTED
+def read_pictures(paths: Iterable[str], max_pixels: int) -> list[np.ndarray | None]:
+    """Reads pictures; None stands for one that cannot be read, which is named on stderr.
 
-    return time.perf_counter() - STARTED
+    Raises:
+        DLTechniquesError: stdin is named twice.
+    """
+    paths = list(paths)
+    if paths.count(session.STDIN) > 1:
+        raise DLTechniquesError("'-' is the picture on stdin, which can be read once; name files")
+    pictures: list[np.ndarray | None] = []
+    for path in paths:
+        try:
+            pictures += session.read_pictures([path], max_pixels)
+        except ImageError as error:
+            if len(paths) == 1:
+                raise
+            complain(error)
+            pictures.append(None)
+    return pictures
 
 
-def finish(
+def show_record(
     record: dict[str, Any],
     timing: session.Timing,
-    first: float | None,
+    tally: session.Tally,
     options: argparse.Namespace,
 ) -> None:
-    """Prints the JSON record on stdout, or the measured times on stderr."""
-    if not options.json:
-        session.report_timing(timing, first)
-        return
+    """Prints the JSON record of one answer on stdout."""
     import keras
 
     record |= {
@@ -62,6 +94,6 @@ def finish(
         "tokens": timing.tokens,
         "first_token_seconds": timing.first_token_seconds,
         "tokens_per_second": timing.tokens_per_second,
-        "first_token_since_start_seconds": first,
+        "first_token_since_start_seconds": tally.since_start if tally.count == 1 else None,
     }
     print(json.dumps(record, ensure_ascii=False), flush=True)

@@ -12,13 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-STARTED = time.perf_counter()  # as early as this process can tell: the clock of "first token"
-
-from dl_techniques.cli import (  # noqa: E402
+from dl_techniques.cli.backend import set_up_backend
+from dl_techniques.cli.commands import (
     ask,
     benchmark,
     chat,
@@ -27,14 +25,15 @@ from dl_techniques.cli import (  # noqa: E402
     evaluate,
     export,
     optimize,
+    presets,
 )
-from dl_techniques.cli.backend import set_up_backend  # noqa: E402
-from dl_techniques.errors import DLTechniquesError  # noqa: E402
-from dl_techniques.version import __version__  # noqa: E402
+from dl_techniques.cli.notes import complain, printable, set_quiet
+from dl_techniques.errors import DLTechniquesError
+from dl_techniques.version import __version__
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-COMMANDS = (describe, ask, chat, convert, evaluate, benchmark, export, optimize)
+COMMANDS = (describe, ask, chat, presets, convert, evaluate, benchmark, export, optimize)
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +41,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints what is wrong with the arguments and leaves."""
+        message = printable(" ".join(message.split()))
         self.exit(BAD_INPUT, f"error: {message}; see {self.prog} --help\n")
 
 
@@ -50,15 +50,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fastvlm", description="Look at pictures and answer questions about them.")
     parser.add_argument("--version", action="version", version=f"fastvlm {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of any error")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for module in COMMANDS:
         module.add_parser(commands)
+    for command in commands.choices.values():
+        command.add_argument("--quiet", action="store_true", help="nothing on stderr but errors")
     return parser
 
 
 def fail(message: str) -> int:
     """Prints one line on stderr and returns the exit code of bad input."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    complain(message)
     return BAD_INPUT
 
 
@@ -71,7 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    options = build_parser().parse_args(argv)
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    set_quiet(options.quiet)
     try:
         set_up_backend(plots=getattr(options, "plot", None) is not None)
         status: int = options.run(options)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 DEFAULT_PRESET = "demo"
 DEFAULT_NEW_TOKENS = 64
+IMAGE_HELP = "a picture file, or - for stdin"
+PRESET_HELP = "a shipped preset, a folder, or hf://organisation/name"
+LARGEST_SEED = 2**32 - 1  # what every backend takes
 MAX_PIXELS = 89_478_485  # Pillow's own limit for a picture that is not a bomb
 
 
@@ -32,35 +37,93 @@ class Sampling:
         return self.temperature == 0.0
 
 
+def whole_number(text: str, low: int, high: int | None = None) -> int:
+    """A whole number in a range, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or lies outside.
+    """
+    wanted = f"of at least {low}" if high is None else f"from {low} to {high}"
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if value < low or (high is not None and value > high):
+        raise argparse.ArgumentTypeError(f"expected a whole number {wanted}, got {text[:100]!r}")
+    return value
+
+
 def positive_int(text: str) -> int:
     """An integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
+    return whole_number(text, 1)
+
+
+def seed(text: str) -> int:
+    """A seed of 32 bits, for argparse."""
+    return whole_number(text, 0, LARGEST_SEED)
+
+
+def real_number(text: str, wanted: str, allowed: Callable[[float], bool]) -> float:
+    """A finite number that is allowed, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or is not allowed.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and allowed(value)):
+        raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text[:100]!r}")
     return value
 
 
 def temperature(text: str) -> float:
     """A finite number of at least 0, for argparse."""
-    value = float(text)
-    if not 0.0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
-    return value
+    return real_number(text, "of at least 0", lambda value: value >= 0.0)
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    return real_number(text, "above 0", lambda value: value > 0.0)
 
 
 def probability(text: str) -> float:
     """A number above 0 and up to 1, for argparse."""
-    value = float(text)
-    if not 0.0 < value <= 1.0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0 and up to 1, got {text}")
-    return value
+    return real_number(text, "above 0 and up to 1", lambda value: 0.0 < value <= 1.0)
+
+
+def question(text: str) -> str:
+    """A text that can be tokenized, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not UTF-8, or blank.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(
+            f"not UTF-8 at character {error.start + 1} of {len(text)}; set the terminal to UTF-8"
+        ) from error
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "the question is empty; write one, such as 'What is in the picture?'"
+        )
+    return text
+
+
+def add_preset_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --preset."""
+    parser.add_argument(
+        "--preset",
+        default=DEFAULT_PRESET,
+        help=f"{PRESET_HELP} (default: {DEFAULT_PRESET})",
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds --preset, --max-pixels, --max-new-tokens and --json."""
-    parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, help="a shipped preset or a folder (default: demo)"
-    )
+    add_preset_option(parser)
     parser.add_argument(
         "--max-new-tokens",
         type=positive_int,
@@ -82,9 +145,16 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """Adds --temperature, --top-k, --top-p and --seed."""
     group = parser.add_argument_group("sampling (greedy unless one of these is given)")
     group.add_argument("--temperature", type=temperature, metavar="T", help="0 is greedy")
-    group.add_argument("--top-k", type=positive_int, metavar="K")
-    group.add_argument("--top-p", type=probability, metavar="P")
-    group.add_argument("--seed", type=int, metavar="SEED")
+    group.add_argument(
+        "--top-k", type=positive_int, metavar="K", help="draw among the K most likely tokens"
+    )
+    group.add_argument(
+        "--top-p",
+        type=probability,
+        metavar="P",
+        help="draw among the fewest tokens that have this probability together",
+    )
+    group.add_argument("--seed", type=seed, metavar="SEED", help="the same seed, the same answer")
 
 
 def sampling_of(options: argparse.Namespace) -> Sampling:

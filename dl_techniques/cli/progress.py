@@ -14,6 +14,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from dl_techniques.cli.notes import is_quiet
+
 WIDTH = 30
 REDRAW_SECONDS = 0.1
 
@@ -32,7 +34,7 @@ class Progress:
         self.total = total
         self.done = 0
         self._stream = stream if stream is not None else sys.stderr
-        self._visible = self._stream.isatty()
+        self._visible = self._stream.isatty() and not is_quiet()
         self._drawn_at = 0.0
 
     def __enter__(self) -> Progress:

@@ -11,16 +11,22 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from dl_techniques.cli.clock import since_start
+from dl_techniques.cli.notes import note
 from dl_techniques.cli.options import Sampling
 from dl_techniques.cli.progress import Progress
-from dl_techniques.cli.quick_load import loaded_on_the_host
+from dl_techniques.runtime.quick_load import loaded_on_the_host
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from dl_techniques.models.vlm.fast_vlm.streaming import TextStream
+    from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream
+
+
+STDIN = "-"
 
 
 @dataclass
@@ -43,12 +49,33 @@ class Timing:
 def read_pictures(paths: Iterable[str | Path], max_pixels: int) -> list[np.ndarray]:
     """Reads pictures as uint8[H, W, 3].
 
+    Args:
+        paths: of files; "-" is stdin.
+        max_pixels: larger pictures are refused.
+
     Raises:
         ImageError: a picture is missing, damaged, or larger than `max_pixels`.
     """
     from dl_techniques.data.images import load_image
 
-    return [load_image(path, max_pixels=max_pixels) for path in paths]
+    return [
+        load_image(sys.stdin.buffer if path == STDIN else path, max_pixels=max_pixels)
+        for path in paths
+    ]
+
+
+def as_taught(question: str, preset: str) -> str:
+    """The question in one form, whether it begins with a capital or not.
+
+    The shipped models were taught questions of both forms, and one that hangs between two answers
+    would be told apart by that. Others are asked in the user's words.
+    """
+    from dl_techniques.models.presets.vlm_folder import shipped_presets
+
+    word = question.split(" ", 1)[0]
+    if preset not in shipped_presets() or word == "I" or word[1:] != word[1:].lower():
+        return question
+    return question[:1].lower() + question[1:]
 
 
 def load_model(preset: str, fuse: bool = True) -> Any:
@@ -75,16 +102,21 @@ def load_model(preset: str, fuse: bool = True) -> Any:
 
 
 def set_sampling(model: Any, sampling: Sampling) -> None:
-    """Compiles the model with the sampler that the options ask for."""
+    """Compiles the model with the sampler that the options ask for.
+
+    A top-k of the vocabulary or more is all of it.
+    """
     from keras_hub import samplers
 
     if sampling.greedy:
         model.compile(sampler="greedy")
         return
+    vocabulary = model.backbone.text_backbone.token_embedding.input_dim
+    limit = None if sampling.top_k is None else min(sampling.top_k, vocabulary)
     draw = {"temperature": sampling.temperature, "seed": sampling.seed}
     if sampling.top_p is not None:
-        sampler = samplers.TopPSampler(p=sampling.top_p, k=sampling.top_k, **draw)
-    elif sampling.top_k is not None:
+        sampler = samplers.TopPSampler(p=sampling.top_p, k=limit, **draw)
+    elif sampling.top_k is not None and sampling.top_k < vocabulary:
         sampler = samplers.TopKSampler(k=sampling.top_k, **draw)
     else:
         sampler = samplers.RandomSampler(**draw)
@@ -128,19 +160,47 @@ def show(stream: TextStream, visible: bool) -> Timing:
     return timing
 
 
-def report_timing(timing: Timing, since_start: float | None = None) -> None:
-    """Prints the measured times on stderr.
+class Tally:
+    """The times of the answers of one command, told in one line at its end.
 
     Args:
-        timing: the times of the answer.
-        since_start: seconds from the start of the command to the first token, if known.
+        what: what an answer is about, such as "picture".
     """
-    if timing.first_token_seconds is None:
-        print("no token was generated", file=sys.stderr)
-        return
-    line = f"first token {timing.first_token_seconds:.2f} s after the question"
-    if since_start is not None:
-        line += f" ({since_start:.2f} s after the start)"
-    rate = timing.tokens_per_second
-    line += f", {rate:.1f} tokens/s" if rate is not None else ""
-    print(f"{line}, {timing.tokens} tokens", file=sys.stderr)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.count = self.tokens = 0
+        self.since_start: float | None = None  # seconds from the command's start to the first token
+        self._later: list[float] = []
+        self._rates: list[float] = []
+
+    def add(self, timing: Timing) -> None:
+        """Counts an answer that has just ended."""
+        if self.count == 0 and timing.first_token_seconds is not None:
+            began = since_start() - timing.seconds
+            self.since_start = began + timing.first_token_seconds
+        elif timing.first_token_seconds is not None:
+            self._later.append(timing.first_token_seconds)
+        self.count += 1
+        self.tokens += timing.tokens
+        if timing.tokens_per_second is not None:
+            self._rates.append(timing.tokens_per_second)
+
+    def text(self) -> str:
+        """The line."""
+        import keras
+
+        parts = [f"{keras.backend.backend()}: "]
+        parts[0] += f"{self.count} {self.what}s" if self.count > 1 else f"{self.tokens} tokens"
+        if self.since_start is not None:
+            parts.append(f"first token {self.since_start:.2f} s after the start")
+        if self._later:
+            parts.append(f"{median(self._later):.2f} s after a later question")
+        if self._rates:
+            parts.append(f"{median(self._rates):.1f} tokens/s")
+        return ", ".join(parts)
+
+    def report(self) -> None:
+        """Prints the line on stderr, if anything was answered."""
+        if self.count:
+            note(self.text())

@@ -7,14 +7,13 @@ Whoever calibrates says where to look: at the quantizers of a network that learn
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from dl_techniques.compression.fake_quant import ActivationQuantizer
+from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer
+from dl_techniques.runtime.compile import no_gradients
 
 
 class Range:
@@ -52,17 +51,9 @@ def show(model: Any, pictures: Any, batch_size: int) -> None:
         pictures: float[N, H, W, 3], or an iterable of such batches (of a pair the first counts).
         batch_size: int. Pictures at once, where an array is given.
     """
-    with _no_gradients():
+    with no_gradients():
         for batch in _batches(pictures, batch_size):
             model(batch, training=False)
-
-
-def _no_gradients() -> AbstractContextManager[Any]:
-    if keras.config.backend() != "torch":
-        return nullcontext()
-    import torch
-
-    return torch.no_grad()
 
 
 def _batches(pictures: Any, batch_size: int) -> Iterable[Any]:

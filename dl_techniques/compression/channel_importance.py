@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from dl_techniques.compat.keras_layers import all_parts
+from dl_techniques.compat.keras_models import number_of
 from dl_techniques.compression.channel_map import channel_axes
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.fusion import Array, as_float64
@@ -110,7 +112,8 @@ def _taylor(model: FastVLM, data: Any, loss: Any, max_batches: int) -> Scores:
     if any(switch.is_fold and switch.fused_form for _, switch in probe.switches()):
         probe.reset_reparameterization()  # a folded network cannot be trained
     probe.reparameterize()
-    for layer in probe._flatten_layers():
+    probe.trainable = True  # what is frozen has an importance too
+    for layer in all_parts(probe):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False  # statistics of training, not of these batches
     total: Scores = {}
@@ -180,9 +183,9 @@ class GradientRecorder(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Keeps the gradient."""
-        seen = self._seen[self._get_variable_index(variable)]
+        seen = self._seen[number_of(self, variable)]
         self.assign(seen, keras.ops.cast(gradient, seen.dtype))
 
     def recorded(self, variables: list[Any]) -> list[tuple[Any, Array]]:
         """Each variable with its last gradient, float64 of its shape."""
-        return [(v, as_float64(self._seen[self._get_variable_index(v)])) for v in variables]
+        return [(v, as_float64(self._seen[number_of(self, v)])) for v in variables]

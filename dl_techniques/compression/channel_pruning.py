@@ -17,6 +17,7 @@ from dl_techniques.compression.channel_importance import Scores, channel_importa
 from dl_techniques.compression.channel_map import Bound, channel_axes, shortcuts
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine
+from dl_techniques.layers.quantized.base import refuse_quantized
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 
 TARGETS = ("width", "hidden")
@@ -120,7 +121,7 @@ def prune_channels(
 
     Raises:
         CompressionError: a fraction, target or importance that cannot be, weights that are no
-            FastVLM's, or nothing to drop.
+            FastVLM's, a quantized network, or nothing to drop.
 
     Example:
         >>> small = prune_channels(FastVLM.from_variant("tiny"), 0.5)
@@ -131,6 +132,7 @@ def prune_channels(
     """
     check_request(fraction, targets, divisor)
     channel_axes(model)
+    refuse_quantized(model)
     counts = ChannelCounts.of(model)
     wanted = counts.cut(fraction, targets, divisor)
     if wanted == counts:

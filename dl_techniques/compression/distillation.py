@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from dl_techniques.errors import CompressionError
-from dl_techniques.models.traced_once import TracedOnce
+from dl_techniques.runtime.traced_once import TracedOnce
 
 Feature = int | str
 Pairs = Sequence[tuple[Feature, Feature]]
@@ -31,9 +31,9 @@ def distiller(
 
     The teacher is frozen (`trainable = False`, as Keras' Distiller leaves it) and runs in
     inference mode; fuse it first (`reparameterize()`), it then answers faster. A teacher with other
-    pixel statistics or another fixed picture size gets the student's pictures converted, where both
-    have `preprocessing`. After `fit` the student is an ordinary model; the distiller and its
-    projections can be thrown away.
+    pixel statistics, another range (`include_preprocessing`) or another fixed picture size gets the
+    student's pictures converted, where both have `preprocessing`. After `fit` the student is an
+    ordinary model; the distiller and its projections can be thrown away.
 
     Args:
         student: in training form, with logits as outputs.
@@ -89,6 +89,7 @@ def relative_squared_error(target: Any, output: Any) -> Any:
     return ops.mean(ops.square(difference)) / (ops.mean(ops.square(target)) + 1e-6)
 
 
+@keras.saving.register_keras_serializable(package="dl_techniques")
 class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
     """Keras' Distiller, with features of different widths and one pass of the student a step.
 
@@ -102,6 +103,7 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         distillation_loss_weights: one a loss.
         student_loss_weight: of the loss on labels.
         name: str.
+        **kwargs: of a Keras model: dtype, trainable.
     """
 
     def __init__(
@@ -112,13 +114,37 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         distillation_loss_weights: Sequence[float],
         student_loss_weight: float = 0.5,
         name: str = "distiller",
+        **kwargs: Any,
     ) -> None:
         self._view = TeacherView.between(student, teacher)
         super().__init__(
             teacher, student, list(distillation_losses), list(distillation_loss_weights),
-            student_loss_weight, name=name,
+            student_loss_weight, name=name, **kwargs,
         )  # fmt: skip
         self._latest = _Latest()
+
+    def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
+        """As Keras' Distiller.
+
+        Args:
+            optimizer: of the student and the projections.
+            loss: on labels.
+            **kwargs: `metrics`, and what `keras.Model.compile` takes.
+        """
+        super().compile(optimizer, loss, **kwargs)
+        self._label_loss = loss
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Arguments of `compile`; Keras' Distiller leaves the loss out."""
+        config: dict[str, Any] | None = super().get_compile_config()
+        if config is None:
+            return None
+        return {**config, "loss": keras.saving.serialize_keras_object(self._label_loss)}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as a saved distiller was, so that its training can be resumed."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def _validate_input_compatibility(self, teacher: Any, student: Any) -> None:
         if self._view is None or self._view.size is None:
@@ -181,9 +207,9 @@ class TeacherView:
     def between(cls, student: keras.Model, teacher: keras.Model) -> TeacherView | None:
         """What has to be converted; `None` where nothing has."""
         scale, shift = [1.0] * 3, [0.0] * 3
-        own, theirs = (getattr(model, "preprocessing", None) for model in (student, teacher))
+        own, theirs = (_colours(model) for model in (student, teacher))
         if own is not None and theirs is not None:
-            colours = list(zip(own.mean, own.std, theirs.mean, theirs.std, strict=True))
+            colours = list(zip(*own, *theirs, strict=True))
             scale = [std / other for _, std, _, other in colours]
             shift = [(mean - other) / std for mean, _, other, std in colours]
         size = _picture_size(teacher)
@@ -201,6 +227,16 @@ class TeacherView:
             )
         scale, shift = (ops.convert_to_tensor(v, dtype) for v in (self.scale, self.shift))
         return pictures * scale + shift
+
+
+def _colours(model: Any) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Mean and deviation, on the scale [0, 1], of what a network is called with."""
+    preprocessing = getattr(model, "preprocessing", None)
+    if preprocessing is None:
+        return None
+    if getattr(model, "include_preprocessing", False):
+        return [0.0] * 3, [1 / 255] * 3
+    return preprocessing.mean, preprocessing.std
 
 
 def _inputs(model: Any) -> Any:

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from dl_techniques.compat.keras_layers import parts_of
 from dl_techniques.compression.pruning_schedule import CubicSchedule
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.fusion import Array, as_float64
@@ -56,7 +57,7 @@ def sparsity_report(model: keras.Model) -> list[LayerSparsity]:
         0
     """
     found = []
-    for kernel in _prunable(model):
+    for kernel in _kernels_of(model):
         values = kernel.fused()
         found.append(LayerSparsity(kernel.path, values.size, int(np.sum(values == 0))))
     return found
@@ -68,6 +69,7 @@ class MagnitudePruning(StatefulCallback):
     Zeros that the network already has stay zeros, so a saved network can be trained further, and a
     `Stage` that was killed goes on with them and with the schedule. The
     zeros are in the weights: files and fused networks keep them, and `sparsity_report` counts them.
+    What is frozen is left as it is.
 
     Args:
         schedule: sparsity at each step of `fit`, or the final sparsity (then it rises over the
@@ -142,11 +144,13 @@ class MagnitudePruning(StatefulCallback):
     def _find(self) -> None:
         self._kernels = [
             kernel
-            for kernel in _prunable(self.model)
-            if not any(part in kernel.path.split("/") for part in self.skip)
+            for kernel in _kernels_of(self.model)
+            if not any(part in kernel.path.split("/") for part in self.skip) and kernel.trained
         ]
         if not self._kernels:
-            raise CompressionError(f"{self.model.name} has no convolution or dense layer to prune")
+            raise CompressionError(
+                f"{self.model.name} has no convolution or dense layer to prune that is trained"
+            )
         self._masks = [kernel.masks(kernel.fused() != 0) for kernel in self._kernels]
 
     def _half_of_the_run(self) -> int:
@@ -192,6 +196,11 @@ class _Kernel:
     def __init__(self, layer: Any) -> None:
         self.layer = layer
         self.path = str(getattr(layer, "path", layer.name))
+
+    @property
+    def trained(self) -> bool:
+        """Whether training moves any of its variables."""
+        return any(variable.trainable for variable in self._variables())
 
     def fused(self) -> Array:
         """float64 values: [k, k, in, out] or [in, out]."""
@@ -250,6 +259,13 @@ def _diagonal(shape: tuple[int, ...]) -> Array:
     return where
 
 
+def _kernels_of(model: keras.Model) -> Iterator[_Kernel]:
+    """All dense kernels of a model, with their paths below it."""
+    for kernel in _prunable(model):
+        kernel.path = kernel.path.removeprefix(f"{model.name}/")
+        yield kernel
+
+
 def _prunable(layer: Any) -> Iterator[_Kernel]:
     """All dense kernels below a layer; blocks of branches as one."""
     if isinstance(layer, MobileOneBlock):
@@ -259,11 +275,8 @@ def _prunable(layer: Any) -> Iterator[_Kernel]:
     is_dense = isinstance(layer, keras.layers.Dense | keras.layers.Conv2D)
     if is_dense and not isinstance(layer, keras.layers.DepthwiseConv2D) and layer.built:
         yield _Kernel(layer)
-    seen: set[int] = set()
-    for child in list(layer._layers):
-        if id(child) not in seen and isinstance(child, keras.layers.Layer):
-            seen.add(id(child))
-            yield from _prunable(child)
+    for part in parts_of(layer):
+        yield from _prunable(part)
 
 
 def _fetch_state(model: keras.Model) -> None:

@@ -12,27 +12,30 @@ convolutional networks for efficient inference", arXiv:1806.08342, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from dl_techniques.compat.keras_layers import named_parts
 from dl_techniques.compression.calibration import Range, show
-from dl_techniques.compression.fake_quant import ActivationQuantizer, Arithmetic, computed_by
-from dl_techniques.compression.quantization_aware_layers import FAKE_QUANT_CLASSES, FakeQuantized
-from dl_techniques.compression.quantized_layers import (
-    choose_layers,
-    convert,
-    named_layers,
-    note,
-)
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
+from dl_techniques.layers.quantized.base import (
+    choose_layers,
+    note,
+    refuse_quantized,
+)
+from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, Arithmetic, computed_by
+from dl_techniques.layers.quantized.fake_quant_layers import (
+    FAKE_QUANT_CLASSES,
+    KIND,
+    FakeQuantized,
+    fake_quantized,
+    let_round,
+)
 from dl_techniques.models.vision.switchable_model import SwitchableModel
-
-KIND = "fake_quant"
-Table = Mapping[str, Mapping[str, Any]]
 
 
 def quantization_aware(
@@ -78,35 +81,14 @@ def quantization_aware(
     """
     if not 2 <= bits <= 8:
         raise CompressionError(f"bits must be from 2 to 8, got {bits}")
-    if getattr(model, "quantization", None) is not None:
-        raise CompressionError(f"{model.name} is quantized already; start from the float network")
+    refuse_quantized(model)
     scheme = {"bits": bits, "momentum": momentum, "inputs": activations, "outputs": activations}
     copy = _folded_copy(model)
     paths = choose_layers(copy, FAKE_QUANT_CLASSES, skip)
     followed = _followed_by_relu(copy)
-    _attach(copy, {path: {**scheme, "relu": path in followed} for path in paths})
+    let_round(copy, {path: {**scheme, "relu": path in followed} for path in paths})
     _leave_out_repeated(copy)
     return copy
-
-
-def attach(network: SwitchableModel, table: Table) -> None:
-    """Makes layers of a folded float network round, and lets its config say so.
-
-    Args:
-        network: folded.
-        table: path of a layer -> its scheme, see `FakeQuantized`.
-    """
-    _attach(network, table)
-    note(network, KIND, table)
-
-
-def _attach(model: Any, table: Table) -> None:
-    # A ReLU that a block applies after its convolution moves into the convolution.
-    blocks = dict(named_layers(model))
-    for path, scheme in table.items():
-        if scheme["relu"]:
-            blocks[path.rpartition("/")[0]].activation = keras.activations.linear
-    convert(model, FAKE_QUANT_CLASSES, table)
 
 
 def _folded_copy(model: Any) -> Any:
@@ -132,7 +114,7 @@ def _followed_by_relu(model: Any) -> set[str]:
     """Paths of the fused convolutions whose block applies a ReLU right after them."""
     return {
         f"{path}/fused_conv"
-        for path, layer in named_layers(model)
+        for path, layer in named_parts(model)
         if isinstance(layer, MobileOneBlock)
         and layer.activation is keras.activations.relu
         and layer.se is None
@@ -161,7 +143,7 @@ def _leave_out_repeated(model: Any) -> None:
     with computed_by(trace):
         model(ops.zeros(_input_shape(model)), training=False)
     table = {}
-    for path, layer in named_layers(model):
+    for path, layer in named_parts(model):
         if isinstance(layer, FakeQuantized):
             if layer.scheme["inputs"] and id(layer.inputs_quantizer) in trace.repeated:
                 layer.leave_inputs()
@@ -174,20 +156,6 @@ def _input_shape(model: Any) -> tuple[int, ...]:
     """The shape of one input; unknown sides are taken as small as the network can have them."""
     side = 2 * getattr(model, "total_stride", 16)
     return (1, *(side if length is None else int(length) for length in model.input_shape[1:]))
-
-
-def fake_quantized(model: Any) -> list[tuple[str, Any]]:
-    """The layers of a model that round, with their paths.
-
-    Raises:
-        CompressionError: it has none.
-    """
-    found = [(p, layer) for p, layer in named_layers(model) if isinstance(layer, FakeQuantized)]
-    if not found:
-        raise CompressionError(
-            f"{model.name} is not quantization-aware: call quantization_aware(model) first"
-        )
-    return found
 
 
 class _Observer(Arithmetic):

@@ -16,94 +16,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import keras
-from keras import ops
-
+from dl_techniques.compat.keras_layers import named_parts
 from dl_techniques.compression.calibration import Range, show
-from dl_techniques.compression.fake_quant import ActivationQuantizer, nudged_grid
-from dl_techniques.compression.quantized_layers import (
-    attach_classes,
-    choose_layers,
-    named_layers,
-)
 from dl_techniques.compression.weight_only import (
-    Int8Weights,
-    WidenedDense,
     float_network_of,
     forget_compiled,
 )
 from dl_techniques.errors import CompressionError
-from dl_techniques.layers.byte_product import ByteProduct, takes_bytes
 from dl_techniques.layers.convolution import Conv
+from dl_techniques.layers.quantized.base import (
+    choose_layers,
+)
+from dl_techniques.layers.quantized.static_int8 import STATIC_INT8_CLASSES, attach
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
 from dl_techniques.models.vision.switchable_model import SwitchableModel
-
-KIND = "static_int8"
-
-
-class StaticInt8(Int8Weights):
-    """Mixin: int8 kernel, and inputs on a grid of 256 steps.
-
-    On PyTorch's CPU, in inference, bytes are multiplied (see `layers.byte_product`); everywhere
-    else floats of the same numbers, so that outputs differ by rounding alone.
-    """
-
-    def take_scheme(self, scheme: Mapping[str, Any]) -> None:
-        """Creates the quantizer of the inputs."""
-        super().take_scheme(scheme)
-        self.inputs_quantizer = ActivationQuantizer(
-            name="inputs_quantizer",
-            dtype=self.dtype_policy,  # type: ignore[attr-defined]
-        )
-        # Made of variables, but none of the layer's own.
-        self.__dict__["_product"] = None
-
-    def build_quantization(self) -> None:
-        """Rounds the kernel and creates the range of the inputs."""
-        super().build_quantization()
-        self.inputs_quantizer.build()
-
-    def byte_product(self, x: Any) -> ByteProduct | None:
-        """What multiplies `x` as bytes; None where floats are multiplied."""
-        if not takes_bytes(x, bool(self.trainable_variables)):  # type: ignore[attr-defined]
-            return None
-        product: ByteProduct | None = self.__dict__["_product"]
-        if product is None or not product.current():
-            product = self._new_product() if self.inputs_quantizer.known else None
-            self.__dict__["_product"] = product
-        return product
-
-    def _new_product(self) -> ByteProduct:
-        low, high = self.inputs_quantizer.low, self.inputs_quantizer.high
-        step, zero = nudged_grid(ops.convert_to_tensor(low), ops.convert_to_tensor(high))
-        bias: keras.Variable | None = self.bias  # type: ignore[attr-defined]
-        grid = float(ops.convert_to_numpy(step)), int(ops.convert_to_numpy(zero))
-        return ByteProduct(self.int8_kernel, self.kernel_scale, bias, grid, depends_on=(low, high))
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """The float layer on inputs that are rounded to their grid."""
-        product = self.byte_product(inputs)
-        if product is None:
-            return super().call(self.inputs_quantizer(inputs, training=False))  # type: ignore[misc]
-        outputs = product(product.bytes_of(inputs), self.compute_dtype)  # type: ignore[attr-defined]
-        activation = self.activation  # type: ignore[attr-defined]
-        return outputs if activation is None else activation(outputs)
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class StaticInt8Conv(StaticInt8, Conv):
-    """A 1x1 `Conv` in static int8."""
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class StaticInt8Dense(StaticInt8, WidenedDense):
-    """`keras.layers.Dense` in static int8."""
-
-
-STATIC_INT8_CLASSES: dict[type, type] = {
-    Conv: StaticInt8Conv,
-    keras.layers.Dense: StaticInt8Dense,
-}
 
 
 def quantize_static(
@@ -150,7 +76,7 @@ def quantize_static(
             "vision-language model; quantize_weights() takes other Keras models"
         )
     paths = choose_layers(network, STATIC_INT8_CLASSES, skip, _is_matrix_product(network))
-    layers = dict(named_layers(network))
+    layers = dict(named_parts(network))
     ranges = _seen_ranges(network, {p: layers[p] for p in paths}, pictures, batch_size)
     attach(network, {path: {} for path in paths})
     for path, seen in ranges.items():
@@ -159,20 +85,10 @@ def quantize_static(
     return paths
 
 
-def attach(network: SwitchableModel, table: Mapping[str, Mapping[str, Any]]) -> None:
-    """Makes layers of a folded network static int8, with ranges yet to come.
-
-    Args:
-        network: folded.
-        table: path of a layer -> its scheme, which is empty.
-    """
-    attach_classes(network, STATIC_INT8_CLASSES, KIND, table)
-
-
 def _is_matrix_product(network: Any) -> Any:
     """Whether a layer multiplies every place of a map by one matrix."""
-    gates = [layer for _, layer in named_layers(network) if isinstance(layer, SqueezeExcitation)]
-    of_gates = {id(layer) for gate in gates for _, layer in named_layers(gate)}
+    gates = [layer for _, layer in named_parts(network) if isinstance(layer, SqueezeExcitation)]
+    of_gates = {id(layer) for gate in gates for _, layer in named_parts(gate)}
 
     def check(layer: Any) -> bool:
         if isinstance(layer, Conv):

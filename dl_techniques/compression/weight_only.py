@@ -7,107 +7,17 @@ and multiplied out when the layer is called; biases and norms stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import keras
-import numpy as np
-from keras import ops
-
-from dl_techniques.compression.quantized_layers import (
-    QuantizedLayer,
-    attach_classes,
+from dl_techniques.errors import CompressionError
+from dl_techniques.layers.quantized.base import (
     choose_layers,
     convert,
-    named_layers,
+    refuse_quantized,
 )
-from dl_techniques.errors import CompressionError
-from dl_techniques.layers.convolution import Conv, DepthwiseConv
-from dl_techniques.layers.jax_kernels import jax_dense, takes_bfloat16
+from dl_techniques.layers.quantized.int8_weights import INT8_CLASSES, attach
 from dl_techniques.models.vision.switchable_model import SwitchableModel
-
-KIND = "int8_weights"
-
-
-class Int8Weights(QuantizedLayer):
-    """Mixin: the kernel is int8 times a float32 scale for each output channel."""
-
-    def build_quantization(self) -> None:
-        """Replaces the float kernel by its rounded form."""
-        kernel = np.asarray(ops.convert_to_numpy(self.float_kernel), "float32")
-        self._untrack_variable(self.float_kernel)  # type: ignore[attr-defined]
-        largest = np.max(np.abs(kernel), axis=self.shared_axes, keepdims=True)
-        scale = np.where(largest > 0, largest / 127.0, 1.0).astype("float32")
-        self.__dict__["_kernel"] = None
-        self.int8_kernel = self._constant("int8_kernel", np.round(kernel / scale), "int8")
-        self.kernel_scale = self._constant("kernel_scale", scale, "float32")
-
-    def _constant(self, name: str, values: np.ndarray, dtype: str) -> Any:
-        variable = self.add_weight(  # type: ignore[attr-defined]
-            name=name,
-            shape=values.shape,
-            dtype=dtype,
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-        )
-        variable.assign(values.astype(dtype))
-        return variable
-
-    @property
-    def kernel(self) -> Any:
-        """The kernel in the layer's compute dtype."""
-        exact = ops.cast(self.int8_kernel, "float32") * self.kernel_scale
-        return ops.cast(exact, self.compute_dtype)  # type: ignore[attr-defined]
-
-    @kernel.setter
-    def kernel(self, value: Any) -> None:
-        self.__dict__["_kernel"] = value
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class Int8Conv(Int8Weights, Conv):
-    """`Conv` with an int8 kernel."""
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class Int8DepthwiseConv(Int8Weights, DepthwiseConv):
-    """`DepthwiseConv` with an int8 kernel."""
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class Int8Conv2D(Int8Weights, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with an int8 kernel."""
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class Int8DepthwiseConv2D(Int8Weights, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` with an int8 kernel."""
-
-
-class WidenedDense(keras.layers.Dense):
-    """`keras.layers.Dense` whose kernel is made anew in every call, from integers."""
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """float[..., K] -> float[..., units]."""
-        if not takes_bfloat16(self):
-            return super().call(inputs, training=training)
-        outputs = jax_dense(inputs, self.kernel, self.bias)
-        return outputs if self.activation is None else self.activation(outputs)
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class Int8Dense(Int8Weights, WidenedDense):
-    """`keras.layers.Dense` with an int8 kernel."""
-
-
-INT8_CLASSES: dict[type, type] = {
-    Conv: Int8Conv,
-    DepthwiseConv: Int8DepthwiseConv,
-    keras.layers.Conv2D: Int8Conv2D,
-    keras.layers.DepthwiseConv2D: Int8DepthwiseConv2D,
-    keras.layers.Dense: Int8Dense,
-}
 
 
 def quantize_weights(model: Any, *, bits: int = 8, skip: Sequence[str] = ()) -> list[str]:
@@ -150,16 +60,6 @@ def quantize_weights(model: Any, *, bits: int = 8, skip: Sequence[str] = ()) -> 
     return paths
 
 
-def attach(network: SwitchableModel, table: Mapping[str, Mapping[str, Any]]) -> None:
-    """Gives a folded network int8 kernels and lets its config say so.
-
-    Args:
-        network: folded.
-        table: path of a layer -> its scheme, which is empty.
-    """
-    attach_classes(network, INT8_CLASSES, KIND, table)
-
-
 def float_network_of(model: Any) -> Any:
     """The vision encoder of a vision-language model, or the model itself; folded, if it can be.
 
@@ -168,10 +68,7 @@ def float_network_of(model: Any) -> Any:
     """
     backbone = getattr(model, "backbone", model)
     network = getattr(backbone, "vision_encoder", model)
-    noted = getattr(network, "quantization", None) is not None
-    by_keras = (getattr(layer, "quantization_mode", None) for _, layer in named_layers(network))
-    if noted or any(by_keras):
-        raise CompressionError(f"{network.name} is quantized already; start from the float one")
+    refuse_quantized(network)
     if isinstance(network, SwitchableModel):
         network.reparameterize(fold=True)
         forget_compiled(model)

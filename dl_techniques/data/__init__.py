@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dl_techniques.backend import choose_backend
 from dl_techniques.data.conversations import (
     parse_conversation,
     read_conversations,
@@ -41,6 +42,7 @@ def __getattr__(name: str) -> Any:
     """
     if name != "ConversationDataset":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    choose_backend()
     from dl_techniques.data.dataset import ConversationDataset
 
     return ConversationDataset

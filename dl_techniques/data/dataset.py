@@ -52,6 +52,7 @@ class ConversationDataset(keras.utils.PyDataset):
             end them. If set, batches hold `answer_positions` int32[B, P], y int32[B, P] and its
             weights, and the model computes logits at these positions alone: the same loss in less
             memory and time, the more so the larger the vocabulary. None: at all L positions.
+        record_weights: float[N], times which a record's weights are taken; None for 1.
 
     Raises:
         PromptError: a record that cannot be encoded, or has more than `max_answer_tokens`, named
@@ -76,6 +77,7 @@ class ConversationDataset(keras.utils.PyDataset):
         workers: int = 1,
         max_queue_size: int = 10,
         max_answer_tokens: int | None = None,
+        record_weights: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or workers < 0 or max_queue_size < 1:
@@ -96,6 +98,7 @@ class ConversationDataset(keras.utils.PyDataset):
         self.buckets = sorted({*(length_buckets or ()), preprocessor.sequence_length})
         self.images_per_record = images_per_record
         self.max_answer_tokens = max_answer_tokens
+        self.record_weights = record_weights
         self.drop_remainder = drop_remainder
         if self.buckets[-1] > preprocessor.sequence_length:
             raise ValueError(
@@ -157,6 +160,8 @@ class ConversationDataset(keras.utils.PyDataset):
             self._check_answers(weight, names)
             positions, y, weight = answers_alone(y, weight, self.max_answer_tokens)
             x["answer_positions"] = positions
+        if self.record_weights is not None:
+            weight[: len(rows)] *= self.record_weights[rows][:, None]
         return x, y, weight
 
     def _check_answers(self, weight: np.ndarray, names: Sequence[str]) -> None:

@@ -86,7 +86,7 @@ def load_set(folder: Path, limit: int | None = None) -> QuestionSet:
     records: list[QuestionRecord] = []
     path = folder / FILE_NAME
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DLTechniquesError(f"cannot read {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
@@ -116,7 +116,12 @@ def parse_record(line: str, folder: Path, where: str) -> QuestionRecord:
         if key in OPTIONAL and value is None:
             continue
         if not isinstance(value, str) or not value.strip():
-            raise DLTechniquesError(f"{where}: expected a text in {key!r}, got {value!r}")
+            raise DLTechniquesError(f"{where}: expected a text in {key!r}, got {repr(value)[:100]}")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise DLTechniquesError(
+                f"{where}: {key!r} holds half a character (\\ud800 to \\udfff), which is no text; "
+                "write the file again as UTF-8"
+            )
     image = folder / fields["image"]
     if not image.is_file():
         raise DLTechniquesError(f"{where}: the picture {image} does not exist")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.data.files import atomic_writer
-from dl_techniques.errors import DLTechniquesError, MissingExtraError
+from dl_techniques.errors import DLTechniquesError, MissingExtraError, install_hint
 from dl_techniques.evaluation.speed_encoder import EncoderTime, growth
 
 FORMATS = (".pdf", ".png", ".svg")
@@ -38,8 +38,7 @@ def _figure_class() -> Any:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "a plot needs matplotlib, which is not installed: "
-            "pip install 'dl-techniques[notebooks]'",
+            f"a plot needs matplotlib, which is not installed: {install_hint('notebooks')}",
             name="matplotlib",
         ) from error
     return Figure

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dl_techniques.backend import choose_backend
+
 if TYPE_CHECKING:
     from dl_techniques.export.exporter import export_model as export_model
     from dl_techniques.export.report import ExportReport as ExportReport
@@ -18,4 +20,5 @@ def __getattr__(name: str) -> Any:
 
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    choose_backend()
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -111,7 +111,7 @@ def _folder(folder: str | Path | None) -> str | None:
 
 def _is_whole(source: Any, part: str) -> bool:
     """Whether the whole vision-language model is meant."""
-    from dl_techniques.export.sources import VLM_CLASS, class_of_source
+    from dl_techniques.loading.load import VLM_CLASS, class_of_source
 
     return part == "vlm" or (part == "auto" and class_of_source(source) == VLM_CLASS)
 
@@ -120,8 +120,8 @@ def _export(source: Any, request: ExportRequest, backend: str, path: Path) -> Ex
     """Here, or in a process with the right backend."""
     import keras
 
-    from dl_techniques.export.sources import hand_over, load_source
     from dl_techniques.export.worker import run_in_worker
+    from dl_techniques.loading.load import hand_over, load_source
 
     named = isinstance(source, (str, Path))
     if keras.backend.backend() == backend:

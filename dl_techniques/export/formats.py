@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from types import MappingProxyType
 
-from dl_techniques.errors import ExportError, MissingExtraError
+from dl_techniques.errors import ExportError, MissingExtraError, install_hint
 
 # The words of `litert_precision`; the first is the default.
 PRECISIONS = ("float32", "float16", "int8", "int8_static", "int8_weights", "int4_weights")
@@ -175,6 +175,6 @@ def check_extra(form: Format) -> None:
         if not installed(module):
             raise MissingExtraError(
                 f"the format {form.name} needs {module}, which is not installed: "
-                f"pip install 'dl-techniques[{form.extra}]'",
+                f"{install_hint(form.extra)}",
                 name=module,
             )

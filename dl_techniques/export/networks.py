@@ -1,7 +1,8 @@
-"""The network that is written: the right part, at its size, fused and folded, pixels in [0, 1].
+"""The network that is written: the right part, at its size, fused and folded.
 
-Every exported vision network takes `image`, float32[B, H, W, 3], RGB in [0, 1]. The colours'
-mean and standard deviation are part of the network, so that a host only divides bytes by 255.
+Every exported vision network takes `image`, float32[B, H, W, 3], RGB in [0, 1]; one that was made
+with `include_preprocessing=True` takes 0..255, as in Keras. The colours' mean and standard
+deviation are part of the network, so that a host at most divides bytes by 255.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from dl_techniques.compat.keras_layers import all_parts
 from dl_techniques.errors import ExportError
-from dl_techniques.export.sources import VLM_CLASS, class_of
+from dl_techniques.loading.load import VLM_CLASS, class_of
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 
@@ -91,7 +93,7 @@ def refuse_quantized(model: Any) -> None:
     Raises:
         ExportError: says what to do instead.
     """
-    for layer in model._flatten_layers(include_self=True, recursive=True):
+    for layer in all_parts(model, include_self=True):
         if getattr(layer, "quantization_mode", None) is not None:
             raise ExportError(
                 f"the layer {layer.name} was quantized by Keras, which no format takes soundly; "

@@ -16,13 +16,9 @@ from dl_techniques.export.networks import resolve_part
 from dl_techniques.export.pictures import CALIBRATED, COMPARED, picture_files
 from dl_techniques.export.report import Check, ExportReport
 from dl_techniques.export.request import ExportRequest
-from dl_techniques.export.subject import Outputs, Subject, make_subject, outputs_of
+from dl_techniques.export.subject import PIXELS, Outputs, Subject, make_subject, outputs_of
 from dl_techniques.export.writers.job import Job, Runner, writer_of
 
-PIXELS = (
-    "input `image`: float32[{batch}, {height}, {width}, 3], RGB in [0, 1]; the network's mean and "
-    "standard deviation are inside"
-)
 DRAWN = "compared on four drawn pictures; give pictures of your own for figures that mean more"
 
 
@@ -48,7 +44,8 @@ def perform(model: Any, request: ExportRequest, path: Path) -> ExportReport:
     if request.precision == "int8_static":
         calibration = subject.inputs(request.calibration, CALIBRATED)
     choice = {name: request.options[name] for name in WEIGHT_OPTIONS if name in request.options}
-    job = Job(str(request.precision), calibration, tuple(subject.deployed.output), **choice)
+    outputs, pixels = tuple(subject.deployed.output), subject.pixels
+    job = Job(str(request.precision), calibration, outputs, **choice, pixels=pixels)
     writer = writer_of(request.format)
     notes = list(writer.write(subject.deployed, path, job))
     run = writer.open_file(path, job)
@@ -105,7 +102,7 @@ def _input_notes(subject: Subject, request: ExportRequest, compared: bool) -> li
         return []
     height, width = subject.size
     batch = "B" if request.dynamic_batch else 1
-    notes = [PIXELS.format(batch=batch, height=height, width=width)]
+    notes = [PIXELS.format(batch=batch, height=height, width=width, pixels=subject.pixels)]
     return [*notes, DRAWN] if compared and request.pictures is None else notes
 
 
@@ -139,7 +136,7 @@ def _trained_integers(model: Any, part: str, request: ExportRequest, path: Path)
             f"{model.name} was trained for int8 kernels, which have a fixed batch: leave the "
             "precision and the dynamic batch out"
         )
-    module = importlib.import_module("dl_techniques.compression.quantization_aware_export")
+    module = importlib.import_module("dl_techniques.export.writers.litert_trained")
     report: ExportReport = module.export_quantized(
         model, path, part=part, image_size=request.image_size, pictures=request.pictures
     )

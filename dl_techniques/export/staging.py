@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dl_techniques.checkpoints.folders import put_in_place
+from dl_techniques.data.folders import put_in_place
 from dl_techniques.errors import ExportError
 
 # What a converter's own error says that is no OSError.

@@ -13,12 +13,17 @@ import numpy as np
 
 from dl_techniques.data.geometry import center_crop, pad_and_resize, resize, resize_shortest_edge
 from dl_techniques.data.images import ImageSource, load_image
+from dl_techniques.data.preprocessing import BYTES, UNIT, Preprocessing, pixel_range
 from dl_techniques.export.networks import Size, assemble, copy_of, fuse, size_of
 from dl_techniques.export.pictures import drawn_pictures, picture_files
-from dl_techniques.export.sources import VLM_CLASS, class_of
-from dl_techniques.models.vision.preprocessing import Preprocessing
+from dl_techniques.loading.load import VLM_CLASS, class_of
 
 Outputs = dict[str, np.ndarray]
+
+PIXELS = (
+    "input `image`: float32[{batch}, {height}, {width}, 3], RGB in {pixels}; the network's mean "
+    "and standard deviation are inside"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Subject:
         in_float16: makes the same in float16 arithmetic, as some runtimes compute.
         size: (H, W).
         to_bytes: brings a picture of any kind to uint8[H, W, 3].
+        pixels: what the pixels of the input lie in, "[0, 1]" or "[0, 255]".
     """
 
     reference: keras.Model
@@ -38,9 +44,10 @@ class Subject:
     in_float16: Callable[[], keras.Model]
     size: Size
     to_bytes: Callable[[ImageSource], np.ndarray]
+    pixels: str = UNIT
 
     def inputs(self, folder: str | Path | None, most: int) -> list[np.ndarray]:
-        """Pictures of a folder, or the drawn ones: float32[1, H, W, 3] in [0, 1] each.
+        """Pictures of a folder, or the drawn ones: float32[1, H, W, 3] each, as files take them.
 
         Raises:
             ExportError: no such folder, or no pictures in it.
@@ -49,7 +56,8 @@ class Subject:
         sources: list[Any] = (
             list(drawn_pictures()) if folder is None else list(picture_files(folder, most))
         )
-        return [self.to_bytes(source)[None] / np.float32(255) for source in sources]
+        largest = np.float32(1 if self.pixels == BYTES else 255)
+        return [self.to_bytes(source)[None] / largest for source in sources]
 
     def expected(self, inputs: list[np.ndarray]) -> Outputs:
         """What Keras computes from pictures, one after the other: name -> float[N, ...]."""
@@ -91,6 +99,7 @@ def make_subject(model: Any, part: str, image_size: int | None, dynamic_batch: b
         lambda: assemble(copy_of(fused, size, "float16"), part, size, colours, 1),
         size,
         to_bytes,
+        pixel_range(source),
     )
 
 
@@ -106,6 +115,8 @@ def _vision_pixels(model: Any, size: Size) -> tuple[Callable[[ImageSource], np.n
             return resize(picture, *size, filter_name)
         return center_crop(resize_shortest_edge(picture, side, filter_name), *size)
 
+    if model.include_preprocessing:
+        return to_bytes, ([0.0] * 3, [1.0] * 3)  # the network's own layers do it
     return to_bytes, (preprocessing.mean, preprocessing.std)
 
 

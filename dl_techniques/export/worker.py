@@ -92,8 +92,8 @@ def do_job(folder: Path) -> dict[str, Any]:
     path = Path(job["path"])
     try:
         from dl_techniques.export.perform import perform
-        from dl_techniques.export.sources import load_source
         from dl_techniques.export.staging import plain_disk_errors
+        from dl_techniques.loading.load import load_source
 
         # `path` stands in the hidden folder beside the target, whose name the user knows.
         with plain_disk_errors(path.parent.parent / path.name):

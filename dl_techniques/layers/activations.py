@@ -6,11 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
 
-from dl_techniques.layers.torch_kernels import runs_on_torch, torch_gelu
-
-_SQRT_HALF = 0.7071067811865476
+from dl_techniques import kernels
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -27,9 +24,7 @@ def gelu(x: Any) -> Any:
 
     Reference: Hendrycks and Gimpel, "Gaussian Error Linear Units", arXiv:1606.08415.
     """
-    if runs_on_torch():
-        return torch_gelu(x)
-    return 0.5 * x * (1.0 + ops.erf(x * _SQRT_HALF))
+    return kernels.gelu(x)
 
 
 def get_activation(identifier: str | Callable[..., Any] | dict[str, Any] | None) -> Any:

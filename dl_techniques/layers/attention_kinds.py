@@ -21,8 +21,7 @@ from typing import Any
 
 from keras import ops
 
-from dl_techniques.layers.jax_kernels import matmul_in_float32
-from dl_techniques.layers.shifted_convolution import prefers_shifts
+from dl_techniques import kernels
 
 KINDS = ("full", "window", "strided", "linear")
 DEFAULT_EXTENT = {"window": 8, "strided": 2}
@@ -66,10 +65,10 @@ def attend(q: Any, k: Any, v: Any, kind: str = "full", extent: int = 0) -> Any:
     if kind == "window":
         return _window(q, k, v, extent)
     if kind == "strided":
-        return _unflatten(_softmax_attention(_flat(q), _pooled(k, extent), _pooled(v, extent)), q)
+        return _unflatten(kernels.attention(_flat(q), _pooled(k, extent), _pooled(v, extent)), q)
     if kind == "linear":
         return _unflatten(_kernel_attention(_flat(q), _flat(k), _flat(v)), q)
-    return _unflatten(_softmax_attention(_flat(q), _flat(k), _flat(v)), q)
+    return _unflatten(kernels.attention(_flat(q), _flat(k), _flat(v)), q)
 
 
 def _flat(x: Any) -> Any:
@@ -80,24 +79,6 @@ def _flat(x: Any) -> Any:
 
 def _unflatten(x: Any, like: Any) -> Any:
     return ops.reshape(x, ops.shape(like))
-
-
-def _softmax_attention(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
-    if mask is None and prefers_shifts():
-        return _attention_by_heads(q, k, v)
-    return ops.dot_product_attention(q, k, v, mask=mask)
-
-
-def _attention_by_heads(q: Any, k: Any, v: Any) -> Any:
-    """The same sum with the heads in front: for JAX on CPU, whose products are faster so.
-
-    1024 places, 24 heads of 32: 84 ms on one core, where `jax.nn.dot_product_attention` takes 230.
-    """
-    q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
-    scores = matmul_in_float32(q * q.shape[-1] ** -0.5, ops.transpose(k, (0, 1, 3, 2)))
-    weights = ops.softmax(ops.cast(scores, "float32"), axis=-1)
-    attended = matmul_in_float32(ops.cast(weights, v.dtype), v)
-    return ops.transpose(ops.cast(attended, v.dtype), (0, 2, 1, 3))
 
 
 def _kernel_attention(q: Any, k: Any, v: Any) -> Any:
@@ -143,7 +124,7 @@ def _window(q: Any, k: Any, v: Any, side: int) -> Any:
 
     inside = windows(ops.ones((1, height, width), "bool"))  # bool[windows, side * side]
     mask = ops.tile(inside, (batch, 1))[:, None, None, :]
-    attended = _softmax_attention(windows(q), windows(k), windows(v), mask)
+    attended = kernels.attention(windows(q), windows(k), windows(v), mask)
     x = ops.reshape(attended, (-1, rows, columns, side, side, heads, size))
     x = ops.transpose(x, (0, 1, 3, 2, 4, 5, 6))
     x = ops.reshape(x, (-1, rows * side, columns * side, heads, size))

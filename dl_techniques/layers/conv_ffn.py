@@ -10,11 +10,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques import kernels
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import DepthwiseConv
+from dl_techniques.layers.dense import feed_forward, project, project_with_gelu
 from dl_techniques.layers.fusion import Array, as_float64
 from dl_techniques.layers.initializers import HostTruncatedNormal
-from dl_techniques.layers.int8_projection import feed_forward, project, project_with_gelu
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 
@@ -110,9 +111,8 @@ class ConvFFN(SwitchableLayer):
         plain = type(self.fc1) is keras.layers.Dense  # others may follow their inputs' identity
         if plain and _CONVOLVES.get() and self._is_float():
             return _convolve(self.fc2, gelu(_convolve(self.fc1, x)))
-        if keras.config.backend() != "tensorflow" or not plain:
+        if not plain or not kernels.prefers_matrices():
             return self._mix_channels(x, training)
-        # TensorFlow's oneDNN computes matrix product, bias and GELU in one go, of matrices alone.
         shape = ops.shape(x)
         places = self._mix_channels(ops.reshape(x, (-1, shape[-1])), training)
         return ops.reshape(places, shape)

@@ -10,20 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
+from dl_techniques import kernels
 from dl_techniques.layers.initializers import HostTruncatedNormal
-from dl_techniques.layers.jax_kernels import jax_dense, takes_bfloat16
-from dl_techniques.layers.shifted_convolution import prefers_shifts, shifted_depthwise_conv
-from dl_techniques.layers.torch_kernels import runs_on_torch, torch_conv, torch_depthwise_conv
 
 Shape = tuple[int | None, ...]
-
-
-def pad_symmetrically(x: Any, kernel_size: int) -> Any:
-    """Zero-pads `float[B, H, W, C]` by `kernel_size // 2` on all four sides."""
-    margin = kernel_size // 2
-    return ops.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]]) if margin else x
 
 
 def _padded_shape(shape: Shape, kernel_size: int) -> Shape:
@@ -76,20 +67,12 @@ class Conv(keras.layers.Conv2D):
     def call(self, inputs: Any) -> Any:
         """Pads, convolves, adds the bias."""
         size, step = self.kernel_size[0], self.strides[0]
-        bias = self.bias if self.use_bias else None
-        thinned = size == 1 and step > 1
-        if thinned:
+        if size == 1 and step > 1:
             # oneDNN's gradient of a strided 1x1 convolution of an RGB picture with even sides
             # writes beyond its memory (TensorFlow 2.21, PyTorch 2.13): a segmentation fault.
             inputs, step = inputs[:, ::step, ::step], 1
-        if runs_on_torch():
-            return _activated(self, torch_conv(inputs, self.kernel, bias, step))
-        if size == 1 and takes_bfloat16(self):
-            return _activated(self, jax_dense(inputs, self.kernel[0, 0], bias))
-        if not thinned:
-            return super().call(pad_symmetrically(inputs, size))
-        outputs = ops.conv(inputs, self.kernel, padding="valid", data_format="channels_last")
-        return _activated(self, outputs if bias is None else ops.add(outputs, bias))
+        bias = self.bias if self.use_bias else None
+        return _activated(self, kernels.conv(inputs, self.kernel, bias, step))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """float[B, H, W, C] -> float[B, ceil(H / s), ceil(W / s), filters]."""
@@ -103,12 +86,6 @@ class Conv(keras.layers.Conv2D):
 @keras.saving.register_keras_serializable(package="dl_techniques")
 class DepthwiseConv(keras.layers.DepthwiseConv2D):
     """Depthwise convolution, symmetric padding: float[B, H, W, C] -> float[B, H', W', C * m].
-
-    On JAX without an accelerator the sum is computed as k * k shifted multiply-adds, which XLA
-    fuses into one loop and which is an order of magnitude faster than its grouped convolution
-    there (in half precision four outputs at a time, see `packed_shifts`); on PyTorch by PyTorch's
-    convolution on the map as it lies (see `torch_kernels`); everywhere else it is the library's
-    convolution. Same variables, same files, same numbers within 1e-6.
 
     Args:
         kernel_size: int. Odd side of the square kernel.
@@ -148,14 +125,8 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
     def call(self, inputs: Any) -> Any:
         """Pads, convolves each channel by itself, adds the bias."""
         bias = self.bias if self.use_bias else None
-        if runs_on_torch():
-            outputs = torch_depthwise_conv(inputs, self.kernel, bias, self.strides[0])
-            return _activated(self, outputs)
-        padded = pad_symmetrically(inputs, self.kernel_size[0])
-        if not prefers_shifts():
-            return super().call(padded)
-        outputs = shifted_depthwise_conv(padded, self.kernel, self.strides[0])
-        return _activated(self, outputs if bias is None else ops.add(outputs, bias))
+        outputs = kernels.depthwise_conv(inputs, self.kernel, bias, self.strides[0])
+        return _activated(self, outputs)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """float[B, H, W, C] -> float[B, ceil(H / s), ceil(W / s), C * m]."""

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+from dl_techniques.compat.keras_layers import in_stateless_scope
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

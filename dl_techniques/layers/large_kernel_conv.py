@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from dl_techniques.layers.activations import gelu
+from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.fusion import Array, Linear, centre_pad
 from dl_techniques.layers.mobile_one_block import ConvNorm, MobileOneBlock, convolution
 from dl_techniques.layers.reparameterization import Reparameterizable, SwitchableLayer
@@ -140,7 +141,7 @@ class LargeKernelConv(SwitchableLayer):
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class PatchEmbedding(Reparameterizable, keras.layers.Layer):
+class PatchEmbedding(Reparameterizable, LayerOfParts):
     """Downsampling between stages: float[B, H, W, C] -> float[B, ceil(H/2), ceil(W/2), filters].
 
     A `LargeKernelConv` of stride 2, then a 1x1 `MobileOneBlock` with GELU.

@@ -9,6 +9,7 @@ import numpy as np
 
 from dl_techniques.layers.activations import get_activation, serialize_activation
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
+from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.fusion import (
     Array,
     Linear,
@@ -31,7 +32,7 @@ def batch_norm(name: str, dtype: Any) -> keras.layers.BatchNormalization:
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class ConvNorm(keras.layers.Layer):
+class ConvNorm(LayerOfParts):
     """Bias-free convolution and BatchNorm: float[B, H, W, C] -> float[B, H', W', filters].
 
     Args:

@@ -8,16 +8,27 @@ container hands `reparameterize()` down to all switches inside it.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
+from dl_techniques.compat.keras_layers import (
+    all_parts,
+    drop_part,
+    in_stateless_scope,
+    list_torch_parameters,
+    name_scope_of,
+    named_parts,
+    parts_of,
+    sort_parts,
+    unlocked,
+)
 from dl_techniques.errors import FusionError
+from dl_techniques.layers.freezing import Flags, LayerOfParts, part_flags, set_flags
 from dl_techniques.layers.fusion import Array, as_float64
 
 _HALF = ("float16", "bfloat16")
@@ -40,9 +51,13 @@ class Reparameterizable:
                 convolutions, layer scales. Exact as well. Defaults to `False`.
 
         Raises:
-            FusionError: called inside a traced or stateless function.
+            FusionError: called inside a traced or stateless function, `fold` with adapters of LoRA
+                inside, or Keras has quantized a layer that folding would change.
         """
         _refuse_inside_trace(self.name)
+        if fold:
+            _refuse_adapters(self)
+            _refuse_quantized(self, True)
         for _, switch in self.switches():
             if fold or not switch.is_fold:
                 switch.set_form(True)
@@ -55,9 +70,11 @@ class Reparameterizable:
         or loaded fused, gets branches that compute the same function at inference.
 
         Raises:
-            FusionError: called inside a traced or stateless function.
+            FusionError: called inside a traced or stateless function, or the network is folded and
+                Keras has quantized a layer that holds what was folded.
         """
         _refuse_inside_trace(self.name)
+        _refuse_quantized(self, False)
         for _, switch in self.switches():
             switch.set_form(False)
         sync_variables(self)
@@ -74,7 +91,7 @@ class Reparameterizable:
 
     def hold_parts(self) -> None:
         """Lets all parts know this network, whose variables change when a part's form does."""
-        for inner in self._flatten_layers(include_self=False, recursive=True):  # type: ignore[attr-defined]
+        for inner in all_parts(self):
             inner._holder = weakref.ref(self)
 
     def form_state(self) -> dict[str, bool]:
@@ -82,7 +99,7 @@ class Reparameterizable:
         return {path: switch.fused_form for path, switch in self.switches()}
 
 
-class SwitchableLayer(Reparameterizable, keras.layers.Layer):
+class SwitchableLayer(Reparameterizable, LayerOfParts):
     """A layer that exists in a training form and in an inference form.
 
     Subclasses set `is_fold`, name the sublayers of each form in `form_parts`, create them in
@@ -215,18 +232,59 @@ class SwitchableLayer(Reparameterizable, keras.layers.Layer):
             raise
 
     def _replace_parts(self, fused: bool) -> None:
+        left = _PartFlags.of(self)
         with unlocked(self):
             for name in self.form_parts(self.fused_form):
                 drop_part(self, name)
             self.fused_form = fused
             self.create_parts()
             if self.built and self._built_shape is not None:
-                with self._open_name_scope():
+                with name_scope_of(self):
                     self.build_parts(self._built_shape)
             order = {name: rank for rank, name in enumerate(self.part_order)}
-            self._layers.sort(key=lambda part: order.get(part.name, len(order)))
-        for part in self._layers if not self.trainable else []:
-            part.trainable = False
+            sort_parts(self, lambda part: order.get(part.name, len(order)))
+        left.hand_on(self)
+
+
+@dataclasses.dataclass
+class _PartFlags:
+    """Which parts of a form are frozen, while a layer stands in another form.
+
+    Args:
+        fused: the form.
+        frozen: whether nothing of it was trainable; its successor is then frozen as well.
+        parts: name of a part -> its flag, and the flags below it.
+    """
+
+    fused: bool
+    frozen: bool
+    parts: dict[str, tuple[bool, Flags]]
+
+    @classmethod
+    def of(cls, layer: SwitchableLayer) -> _PartFlags:
+        """Those of the form that a layer stands in."""
+        names = layer.form_parts(layer.fused_form)
+        parts = {n: part for n in names if (part := getattr(layer, n, None)) is not None}
+        weights = [v for part in parts.values() for v in part.variables]
+        frozen = not any(v.trainable for v in weights) if weights else not layer.trainable
+        flags = {name: (bool(part.trainable), part_flags(part)) for name, part in parts.items()}
+        return cls(layer.fused_form, frozen, flags)
+
+    def hand_on(self, layer: SwitchableLayer) -> None:
+        """Gives the parts of the other form, which are new, their flags.
+
+        They come back as they were, unless the layer has been frozen or made trainable since.
+        Without such a memory parts of the same name keep their flags, and the others are frozen
+        where nothing was trainable.
+        """
+        earlier = layer.__dict__.get("_flags_of_form", {}).get(layer.fused_form)
+        known = {} if earlier is None or earlier.frozen != self.frozen else earlier.parts
+        for name in layer.form_parts(layer.fused_form):
+            part = getattr(layer, name, None)
+            if part is not None:
+                set_flags(part, *known.get(name, self.parts.get(name, (not self.frozen, {}))))
+        memory = {**layer.__dict__.get("_flags_of_form", {}), self.fused: self}
+        object.__setattr__(layer, "_flags_of_form", memory)
 
 
 def sync_variables(layer: Any) -> None:
@@ -239,21 +297,20 @@ def sync_variables(layer: Any) -> None:
         return
     holder = getattr(layer, "_holder", None)
     network = holder() if holder is not None else None
-    for inner in (network if network is not None else layer)._flatten_layers(
-        include_self=True, recursive=True
-    ):
-        if hasattr(inner, "_track_variables"):
-            inner._track_variables()
+    for inner in all_parts(network if network is not None else layer, include_self=True):
+        list_torch_parameters(inner)
+
+
+def quantization_mode(layer: Any) -> str | None:
+    """Keras' mode of a layer that it has quantized; None of any other."""
+    return getattr(layer, "quantization_mode", None)
 
 
 def _walk(layer: Any, path: str) -> Iterator[tuple[str, SwitchableLayer]]:
     if isinstance(layer, SwitchableLayer):
         yield path, layer
-    seen: set[int] = set()
-    for child in list(layer._layers):
-        if id(child) not in seen and isinstance(child, keras.layers.Layer):
-            seen.add(id(child))
-            yield from _walk(child, f"{path}/{child.name}" if path else child.name)
+    for part in parts_of(layer):
+        yield from _walk(part, f"{path}/{part.name}" if path else part.name)
 
 
 def _weights(part: Any) -> list[Any]:
@@ -280,24 +337,26 @@ def _about_equal(fused: tuple[Array, ...], now: tuple[Array, ...], half: bool) -
     return all(bool(np.all(np.abs(a - b) <= limit)) for a, b in zip(fused, now, strict=True))
 
 
-@contextmanager
-def unlocked(layer: Any) -> Iterator[None]:
-    """Lets a built layer gain and lose parts and variables inside the block."""
-    locked = layer._tracker.locked
-    layer._tracker.unlock()
-    try:
-        yield
-    finally:
-        if locked:
-            layer._lock_state()
+def _refuse_adapters(layer: Any) -> None:
+    """Folding writes into kernels, which layers with adapters only compute."""
+    for inner in all_parts(layer, include_self=True):
+        if getattr(inner, "lora_enabled", False):
+            raise FusionError(
+                f"{layer.name}: {inner.path} has LoRA adapters and cannot be folded; save and load "
+                "the network, which merges them, or leave fold=True out"
+            )
 
 
-def drop_part(layer: Any, name: str) -> None:
-    """Removes a sublayer from an unlocked layer, if it has it."""
-    part = getattr(layer, name, None)
-    if part is not None:
-        layer._tracker.untrack(part)
-        setattr(layer, name, None)
+def _refuse_quantized(layer: Any, fused: bool) -> None:
+    """Folding multiplies into dense kernels, which are none where Keras keeps integers."""
+    for path, switch in layer.switches():
+        if switch.is_fold and switch.fused_form is not fused:
+            for below, part in named_parts(switch):
+                if quantization_mode(part) is not None:
+                    raise FusionError(
+                        f"{layer.name}: {path}/{below} was quantized by Keras and can neither be "
+                        "folded nor unfolded; fold the float network first, then quantize it"
+                    )
 
 
 def _refuse_inside_trace(name: str) -> None:

@@ -8,6 +8,7 @@ import keras
 
 from dl_techniques.layers.conv_ffn import ConvFFN, scale_dense_outputs
 from dl_techniques.layers.convolution import DepthwiseConv
+from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.fusion import Array, Linear, as_float64, identity_kernel
 from dl_techniques.layers.layer_scale import LayerScale, StochasticDepth
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
@@ -281,7 +282,7 @@ class RepMixerBlock(ScaledFFN):
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class ConvolutionalStem(Reparameterizable, keras.layers.Layer):
+class ConvolutionalStem(Reparameterizable, LayerOfParts):
     """Three MobileOne blocks of stride 2, 2 and 1: float[B,H,W,3] -> float[B,ceil(H/4),..,filters].
 
     Args:

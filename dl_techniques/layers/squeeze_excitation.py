@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.layers.freezing import LayerOfParts
+
 
 def reduced_width(channels: int, ratio: float, divisor: int = 1) -> int:
     """Width of the bottleneck: `channels * ratio`, rounded to a multiple of `divisor`."""
@@ -15,7 +17,7 @@ def reduced_width(channels: int, ratio: float, divisor: int = 1) -> int:
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class SqueezeExcitation(keras.layers.Layer):
+class SqueezeExcitation(LayerOfParts):
     """Mean over the map, two dense layers (ReLU, sigmoid), product: float[B, H, W, C] -> same.
 
     Args:

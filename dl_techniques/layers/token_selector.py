@@ -7,12 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.layers.freezing import LayerOfParts
+
 Tensor = Any
 Shape = tuple[int | None, ...]
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class TokenSelector(keras.layers.Layer):
+class TokenSelector(LayerOfParts):
     """Keeps k of N tokens: float[B, N, D] -> float[B, k, D], in their old order.
 
     1. A token is the more important the less it resembles the mean of all: one minus the cosine.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dl_techniques.checkpoints.folders import replacing_folder
+from dl_techniques.errors import PresetError
 
 pytestmark = pytest.mark.once
 
@@ -56,3 +57,13 @@ def test_interrupted_work_goes_on_only_with_the_same_stamp(
         (folder / "other").write_text("1")
     assert names(dest) == (["other", "shard"] if kept else ["other"])
     assert names(tmp_path) == ["model"]
+
+
+def test_a_file_in_the_way_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(PresetError, match="is a file and no folder; give the name of a new"),
+        replacing_folder(tmp_path / "file"),
+    ):
+        raise AssertionError("nothing is begun")
+    assert names(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "mine"

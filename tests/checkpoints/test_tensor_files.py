@@ -144,6 +144,35 @@ def test_damaged_index(tmp_path: Path) -> None:
         open_tensors(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "no index of shards"),
+        ('{"metadata": {}}', "no index of shards .*weight_map"),
+        ('{"weight_map": 5}', "weight_map is 5, expected an object"),
+        ('{"weight_map": ["a"]}', "weight_map is .*, expected an object"),
+        ('{"weight_map": {"a.weight": 3}}', "the file of 'a.weight' is 3, expected text"),
+        ('{"weight_map": {"a.weight": "../x.safetensors"}}', "expected a file beside the index"),
+        ('{"weight_map": {"a.weight": ""}}', "missing shards"),
+        ('{"weight_map": {"a.weight": "x.safetensors"}}', "missing shards .*x.safetensors.* that"),
+        ("\xff", "no index of shards"),
+    ],
+)
+def test_an_index_with_a_wrong_field(content: str, said: str, tmp_path: Path) -> None:
+    index = sharded(tmp_path) / "model.safetensors.index.json"
+    index.write_bytes(content.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=said) as caught:
+        open_tensors(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "index" in str(caught.value)
+
+
+def test_an_index_that_names_an_array_of_no_shard(tmp_path: Path) -> None:
+    shard = "model-00001-of-00002.safetensors"
+    edit_index(sharded(tmp_path), lambda m: m.update(extra=shard))
+    with pytest.raises(CheckpointError, match=f"wrong index, {shard} holds no 'extra'; download"):
+        open_tensors(tmp_path)
+
+
 def test_shards_without_index(tmp_path: Path) -> None:
     (sharded(tmp_path) / "model.safetensors.index.json").unlink()
     with pytest.raises(CheckpointError, match="without their index"):

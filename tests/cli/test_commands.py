@@ -16,6 +16,7 @@ from PIL import Image
 
 from dl_techniques import Chat
 from dl_techniques.cli import main, session
+from dl_techniques.cli.commands import chat
 
 SHORT = ("--max-new-tokens", "6")
 
@@ -46,7 +47,10 @@ def test_describe_streams_what_generate_says(
     model = FastVLMCausalLM.from_preset(tiny_preset)
     inputs = {"prompts": "describe the picture.", "images": [picture]}
     assert out == model.generate(inputs, max_new_tokens=6) + "\n"
-    assert "first token" in err and "tokens/s" in err and "after the start" in err
+    (line,) = err.splitlines()
+    assert line.startswith(f"{keras.backend.backend()}: ")
+    assert "first token" in line and "tokens/s" in line and "after the start" in line
+    assert fastvlm(capsys, "describe", picture, "--preset", tiny_preset, *SHORT, "--quiet")[1] == ""
 
 
 def test_describe_names_each_of_several_pictures(
@@ -65,7 +69,9 @@ def test_describe_names_each_of_several_pictures(
         assert record["first_token_seconds"] > 0
     assert records[0]["first_token_since_start_seconds"] > records[0]["first_token_seconds"]
     assert records[1]["first_token_since_start_seconds"] is None
-    out, _ = fastvlm(capsys, "describe", picture, other, "--preset", tiny_preset, *SHORT)
+    out, err = fastvlm(capsys, "describe", picture, other, "--preset", tiny_preset, *SHORT)
+    (line,) = err.splitlines()  # one for all pictures
+    assert ": 2 pictures, first token " in line and "a later question" in line
     assert f"{picture}: " in out and f"{other}: {records[1]['text']}" in out
 
 
@@ -117,16 +123,70 @@ def test_chat_keeps_its_turns(
     assert remembered == [0, 2, 0]  # messages before each question
 
 
-@pytest.mark.parametrize("line", ["/image missing.png", "/imagine"])
-def test_a_scripted_chat_stops_at_a_mistake(
-    line: str,
+def test_a_chat_goes_on_after_a_mistake(
     tiny_preset: str,
+    picture: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = b"/image missing.png\n/imagine\n/image -\ncaf\xe9?\n/help\nWhat is this?\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines), "ascii"))
+    assert main.main(["chat", picture, "--preset", tiny_preset, "--json", *SHORT]) == 2
+    out, err = capfd.readouterr()
+    (turn,) = out.splitlines()
+    assert json.loads(turn)["question"] == "What is this?"
+    said = err.splitlines()
+    assert [line.startswith("error: ") for line in said] == [True] * 4 + [False]
+    for words, line in zip(("missing.png", "/imagine", "/image FILE", "UTF-8"), said, strict=False):
+        assert words in line
+    assert said[4] == chat.HELP
+
+
+def test_a_picture_on_stdin(
+    tiny_preset: str,
+    picture: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(line + "\n"))
-    assert main.main(["chat", "--preset", tiny_preset]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    named, _ = fastvlm(capsys, "describe", picture, "--preset", tiny_preset, *SHORT)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(picture).read_bytes())))
+    piped, _ = fastvlm(capsys, "describe", "-", "--preset", tiny_preset, *SHORT)
+    assert piped == named
+    assert main.main(["chat", "-", "--preset", tiny_preset]) == 2
+    assert "questions from stdin" in capsys.readouterr().err
+
+
+def test_broken_pictures_are_named_and_the_others_answered(
+    tiny_preset: str, picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    paths = [picture, str(broken), picture, "missing.png"]
+    assert main.main(["describe", *paths, "--preset", tiny_preset, "--quiet", *SHORT]) == 2
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert "broken.jpg" in first and "missing.png" in second
+    lines = out.splitlines()
+    assert len(lines) == 2 and all(line.startswith(f"{picture}: ") for line in lines)
+
+
+def test_a_top_k_above_the_vocabulary_is_all_of_it(
+    tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = ("--temperature", "3", "--seed", "1")
+    everything = ask(capsys, tiny_preset, picture, *draw)
+    assert ask(capsys, tiny_preset, picture, *draw, "--top-k", "999999") == everything
+    below_one = ask(capsys, tiny_preset, picture, *draw, "--top-p", "0.9")
+    assert ask(capsys, tiny_preset, picture, *draw, "--top-p", "0.9", "--top-k", "999999") == (
+        below_one
+    )
+
+
+def test_only_the_shipped_models_are_asked_in_one_form() -> None:
+    asked = ("What is this?", "A cat?", "I see", "TV or radio?", "what now?")
+    told = [session.as_taught(question, "demo") for question in asked]
+    assert told == ["what is this?", "a cat?", "I see", "TV or radio?", "what now?"]
+    assert [session.as_taught(question, "folder") for question in asked] == list(asked)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 from PIL import Image
 
 from dl_techniques import __version__
-from dl_techniques.cli import describe, main
+from dl_techniques.cli import main
+from dl_techniques.cli.commands import describe
 
 pytestmark = pytest.mark.once
 
@@ -29,7 +32,25 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"fastvlm {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["describe", "ask", "chat", "evaluate", "benchmark"])
+def test_no_arguments_print_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: fastvlm") and err == ""
+
+
+COMMANDS = [module.__name__.rpartition(".")[2] for module in main.COMMANDS]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str) -> None:
+    (commands,) = [a for a in main.build_parser()._actions if a.dest == "command"]
+    actions = commands.choices[command]._actions
+    assert [a.dest for a in actions if not a.help] == []
+    (preset,) = [a for a in actions if a.dest in ("preset", "source")] or [None]
+    assert preset is None or "hf://organisation/name" in preset.help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leave:
         main.main([command, "--help"])
@@ -37,7 +58,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"fastvlm {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["descibe"], ["describe"], ["ask", "a.png"]])
+@pytest.mark.parametrize("arguments", [["descibe"], ["describe"], ["ask", "a.png"]])
 def test_bad_arguments_are_one_line(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,13 +82,13 @@ def bad_pictures(folder: Path) -> dict[str, list[str]]:
         "truncated": ["half.jpg"],
         "empty": ["empty.png"],
         "folder": ["."],
-        "second of two": ["whole.jpg", "missing.png"],
+        "stdin twice": ["-", "-"],
         "bomb": ["large.png", "--max-pixels", "9999"],
     }
 
 
 @pytest.mark.parametrize(
-    "case", ["missing", "text", "truncated", "empty", "folder", "second of two", "bomb"]
+    "case", ["missing", "text", "truncated", "empty", "folder", "stdin twice", "bomb"]
 )
 def test_bad_pictures_are_one_line(
     case: str,
@@ -88,8 +109,42 @@ def test_bad_pictures_are_one_line(
     assert line.startswith("error: ") and out == ""
 
 
+def test_all_bad_pictures_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad_pictures(tmp_path)
+    assert main.main(["describe", "missing.png", "half.jpg"]) == 2
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert "missing.png" in first and "half.jpg" in second and out == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ask", "a.png"], ["benchmark", "--question"], ["export", "demo", "--question"]],
+)
+def test_a_question_that_is_no_text(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for question, words in (("caf\udce9?", "not UTF-8 at character 4 of 5"), (" ", "is empty")):
+        with pytest.raises(SystemExit) as leave:
+            main.main([*command, question])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert leave.value.code == 2 and words in line
+
+
+def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["presets"]) == 0
+    out, err = capsys.readouterr()
+    assert re.match(r"demo  6\.3 M parameters, \d+\.\d MB", out) and err == ""
+    assert "hf://organisation/name" in out
+    assert main.main(["presets", "--json"]) == 0
+    (preset,) = json.loads(capsys.readouterr().out)
+    assert preset["name"] == "demo" and Path(preset["folder"], "config.json").is_file()
+
+
 def test_an_empty_question(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.main(["ask", "missing.png", "  "]) == 2
+    with pytest.raises(SystemExit):
+        main.main(["ask", "missing.png", "  "])
     assert "the question is empty" in capsys.readouterr().err
 
 

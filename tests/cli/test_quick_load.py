@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.cli.quick_load import RANDOM, loaded_on_the_host
 from dl_techniques.layers.initializers import HostTruncatedNormal
+from dl_techniques.runtime.quick_load import RANDOM, loaded_on_the_host
 
 
 def values(variable: keras.Variable) -> np.ndarray:

@@ -111,3 +111,12 @@ def test_requests_that_cannot_be() -> None:
         channel_importance(network, "taylor")
     with pytest.raises(CompressionError, match="holds no batch"):
         channel_importance(network, "taylor", [])
+
+
+def test_what_is_frozen_has_the_same_importance() -> None:
+    network = make_smaller_network()
+    expected = channel_importance(network, "taylor", (pictures(8), LABELS))
+    network.trainable = False
+    frozen = channel_importance(network, "taylor", (pictures(8), LABELS))
+    for label, scores in expected.items():
+        np.testing.assert_allclose(frozen[label], scores, rtol=1e-4)

@@ -187,3 +187,19 @@ def test_models_that_do_not_fit() -> None:
     with pytest.raises(CompressionError, match=r"index|no feature 9; it has"):
         network = make_one_stage_network()
         distiller(network, network, features=[(9, 0)])
+
+
+def test_a_saved_distiller_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    student, teacher = make_one_stage_network(), make_one_stage_network()
+    pair = distiller(student, teacher, features=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pair.compile(keras.optimizers.Adam(1e-3), loss)
+    labels = np.arange(2)
+    pair.fit(pictures(), labels, verbose=0)
+    pair.save(tmp_path / "pair.keras")
+    loaded = keras.models.load_model(tmp_path / "pair.keras")
+    assert int(loaded.optimizer.iterations) == 1
+    assert not any(v.trainable for v in loaded.teacher.variables)
+    going, resumed = (model.fit(pictures(), labels, verbose=0) for model in (pair, loaded))
+    for name, values in going.history.items():
+        np.testing.assert_allclose(resumed.history[name], values, rtol=1e-4)

@@ -219,3 +219,14 @@ def test_a_killed_stage_goes_on_with_its_zeros_and_its_schedule(tmp_path: Path) 
 
 def optimizer_of(model: keras.Model) -> list[Any]:
     return list(model.optimizer.variables)
+
+
+def test_what_is_frozen_is_left_alone() -> None:
+    model = make_model()
+    model.get_layer("first").trainable = False
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = [numbers(v) for v in model.get_layer("first").weights]
+    train(model, MagnitudePruning(0.5))
+    for old, now in zip(before, model.get_layer("first").weights, strict=True):
+        np.testing.assert_array_equal(old, numbers(now))
+    assert sparsities(model)["middle"] == 0.5

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.compression.fake_quant import fake_quantize, fake_quantize_kernel
 from dl_techniques.compression.quantization_aware import (
     calibrate,
     fake_quantized,
     quantization_aware,
 )
 from dl_techniques.errors import CompressionError, FusionError
+from dl_techniques.layers.quantized.fake_quant import fake_quantize, fake_quantize_kernel
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 from tests.helpers import (

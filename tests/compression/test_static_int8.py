@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.compression.fake_quant import nudged_grid
-from dl_techniques.compression.static_int8 import StaticInt8, quantize_static
+from dl_techniques.compression.static_int8 import quantize_static
 from dl_techniques.errors import CompressionError, FusionError
-from dl_techniques.layers.byte_product import multiplies_static_bytes
+from dl_techniques.kernels.torch_bytes import multiplies_static_bytes
+from dl_techniques.layers.quantized.fake_quant import nudged_grid
+from dl_techniques.layers.quantized.static_int8 import StaticInt8
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one import MobileOne
 from tests.compression.test_quantization_aware import make_plain

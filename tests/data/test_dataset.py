@@ -9,9 +9,9 @@ import pytest
 from dl_techniques.data import ConversationDataset
 from dl_techniques.data.dataset import answers_alone
 from dl_techniques.errors import ImageError, PromptError
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
-from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
-from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
+from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import FastVLMTokenizer
 
 LENGTH = 96
 

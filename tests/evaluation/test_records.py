@@ -52,6 +52,7 @@ def test_baseline_is_read(tmp_path: Path) -> None:
         (line(question=" "), "'question'"),
         (line(answer=3), "'answer', got 3"),
         (line(answer=None), "'answer', got None"),
+        (line(question="What \ud800?"), "line 1: 'question' holds half a character"),
         (line(baseline_question_only=1), "'baseline_question_only'"),
         ("", "holds no question"),
     ],
@@ -59,6 +60,11 @@ def test_baseline_is_read(tmp_path: Path) -> None:
 def test_bad_records_name_the_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DLTechniquesError, match=message):
         load_set(write_set(tmp_path, [text]))
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    folder = write_set(tmp_path, ["\ufeff" + line()])
+    assert load_set(folder).records[0].answer == "a cat"
 
 
 def test_records_that_are_not_utf8(tmp_path: Path) -> None:

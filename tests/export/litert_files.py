@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.export.litert_precision import apply_settings, converter_settings
+from dl_techniques.export.litert.litert_precision import apply_settings, converter_settings
 from tests.helpers import Array
 
 SHAPE = (8, 8, 3)

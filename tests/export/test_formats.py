@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from dl_techniques.errors import ExportError, MissingExtraError
-from dl_techniques.export import formats, litert_precision
+from dl_techniques.errors import ExportError, MissingExtraError, install_hint
+from dl_techniques.export import formats
 from dl_techniques.export.formats import FORMATS, check_extra, check_pair, format_of, installed
+from dl_techniques.export.litert import litert_precision
 
 
 def test_unknown_formats_name_the_nearest() -> None:
@@ -49,7 +50,7 @@ def test_a_missing_package_names_its_extra(name: str, monkeypatch: pytest.Monkey
     with pytest.raises(MissingExtraError) as error:
         check_extra(form)
     message = str(error.value)
-    assert missing in message and f"pip install 'dl-techniques[{form.extra}]'" in message
+    assert missing in message and install_hint(form.extra) in message
     assert error.value.name == missing and "\n" not in message
 
 

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques.layers.convolution import Conv, DepthwiseConv, pad_symmetrically
+from dl_techniques.kernels import pad_symmetrically
+from dl_techniques.layers.convolution import Conv, DepthwiseConv
 from tests.helpers import (
     check_layer,
     numbers,

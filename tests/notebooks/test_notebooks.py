@@ -79,7 +79,7 @@ def test_backbone_runs(small: None) -> None:
 
 def test_ask_a_picture_runs(small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("keras_hub", reason="needs the extra `vlm`")
-    from dl_techniques.models.vlm.fast_vlm.presets import shipped_presets
+    from dl_techniques.models.presets.shipped import shipped_presets
 
     if "demo" not in shipped_presets():
         monkeypatch.setenv("DL_NOTEBOOK_PRESET", random_preset(tmp_path / "random"))

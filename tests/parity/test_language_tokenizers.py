@@ -14,7 +14,7 @@ from dl_techniques.models.vlm.fast_vlm import (
     FastVLMImageConverter,
     FastVLMJsonTokenizer,
 )
-from dl_techniques.models.vlm.fast_vlm.chat_template import render
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import render
 from tests.parity import tokenizer_families as families
 
 NAMES = list(families.FAMILIES)

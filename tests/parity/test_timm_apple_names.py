@@ -11,6 +11,7 @@ import pytest
 
 from dl_techniques import FastVLM
 from dl_techniques.checkpoints.vision import COUNTERS, network_map, recognise
+from dl_techniques.checkpoints.vision.tables import relative_paths
 from dl_techniques.checkpoints.weight_map import check_coverage, export_weights, keras_array
 from tests.helpers import numbers, values
 from tests.parity.apple_names import apple_fast_vit, with_projection
@@ -42,8 +43,8 @@ def headless(published: Published, form: str) -> dict[str, Any]:
 
 def check_backbone(network: FastVLM, networks: dict[str, FastVLM], form: str) -> None:
     """Equal to the network from timm's file, bit for bit, a classifier aside."""
-    wanted = {v.path: v for v in networks[form].weights}
-    found = {v.path: v for v in network.weights if not v.path.startswith("head/")}
+    wanted = dict(relative_paths(networks[form]))
+    found = {path: v for path, v in relative_paths(network) if not path.startswith("head/")}
     assert set(found) == set(wanted)
     for path, variable in found.items():
         np.testing.assert_array_equal(numbers(variable), numbers(wanted[path]))

@@ -15,10 +15,10 @@ import pytest
 
 from dl_techniques.evaluation.speed import median
 from tools.compare_peers import __main__ as command
-from tools.compare_peers import timing, worker
+from tools.compare_peers import peak, timing, worker
 from tools.compare_peers.job import IMAGE_ID, Job
-from tools.compare_peers.measure import compare, groups, relative_difference
-from tools.compare_peers.peak import measured_peak
+from tools.compare_peers.measure import BaselineError, compare, groups, relative_difference
+from tools.compare_peers.peak import measured_peaks
 from tools.compare_peers.peers import PEERS, Peer, choose
 from tools.compare_peers.report import facts, shares, to_json, to_markdown
 from tools.compare_peers.workers import PeerError, environment
@@ -145,8 +145,30 @@ def test_shares_of_the_peak(fake: type[Fake]) -> None:
     assert line.endswith("`a` 50 %, `b` 100 %")
 
 
-def test_a_peak_is_measured() -> None:
-    assert 1e8 < measured_peak(threads=1) < 1e14
+def test_peaks_are_measured() -> None:
+    peaks = measured_peaks(threads=1, sizes=(128, 256))
+    assert set(peaks) == {"float32", "bfloat16", "int8"}
+    for found in peaks.values():
+        assert 1e8 < found["rate"] < 1e14 and found["way"]
+
+
+def test_the_peak_is_the_best_of_all_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    slow = ("float32", "slow", lambda: next(clock))
+    monkeypatch.setattr(peak, "products", lambda size: [slow, ("float32", "quick", lambda: None)])
+    monkeypatch.setattr(peak.time, "perf_counter", lambda: float(next(clock)))
+    found = peak.matrix_peaks(sizes=(10,), repeats=2)["float32"]
+    assert found == {"rate": 2000.0, "way": "quick, 10 x 10"}
+
+
+@pytest.mark.parametrize("how", ["cannot load", "absent", "no number", "fails later"])
+def test_without_a_baseline_there_is_no_comparison(fake: type[Fake], how: str) -> None:
+    first = peer("a", module="no_such_module" if how == "absent" else "numpy")
+    fake.outputs = {"cannot load": {"a": how}, "no number": {"a": [np.nan]}}.get(how, {})
+    fake.seconds = {"a": 0} if how == "fails later" else {}
+    with pytest.raises(BaselineError, match="the baseline a "):
+        run([first, peer("b")])
+    assert "b closed" in fake.log  # no process is left
 
 
 def test_relative_difference() -> None:

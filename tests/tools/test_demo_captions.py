@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dl_techniques.cli.describe import QUESTION
+from dl_techniques.cli.commands.describe import QUESTION
 from recipes.demo import benchmark
 from recipes.demo.draw.records import DemoData
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dl_techniques.layers.torch_kernels import runs_on_torch
+from dl_techniques.kernels.machine import runs_on_torch
 from tools import integer_sums
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dl_techniques.export.litertlm.run import Answer, Turn
+from dl_techniques.hosts.litertlm_apart import Answer, Turn
 from tests.export.litertlm.small_bundle import QUESTIONS, needs_tensorflow, talkative_model
 from tests.models.vlm.fast_vlm.small_model import pictures
 from tools import litertlm_check

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dl_techniques.compression import calibrate, quantization_aware
-from dl_techniques.compression.quantization_aware_export import export_quantized
+from dl_techniques.export.writers.litert_trained import export_quantized
 from tools.cifar10 import baseline, common, data, results
 
 CALIBRATED = 256

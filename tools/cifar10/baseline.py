@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 
 from dl_techniques import FastVLM
-from dl_techniques.compression.steps import optimizer
+from dl_techniques.compression.optimization.steps import optimizer
 from tools.cifar10 import data
 from tools.cifar10.fitting import fit
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dl_techniques import FastVLM
 from dl_techniques.compression.distillation import distiller
-from dl_techniques.compression.steps import optimizer
+from dl_techniques.compression.optimization.steps import optimizer
 from dl_techniques.export import export_model
 from tools.cifar10 import baseline, data, results
 from tools.cifar10.fitting import fit

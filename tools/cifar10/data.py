@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dl_techniques.compression.labelled import Batches, class_files
+from dl_techniques.data.labelled import Batches, class_files
 
 __all__ = ["CLASSES", "Batches", "as_floats", "load"]
 CLASSES = (

@@ -12,7 +12,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from dl_techniques.compression.measure import LiteRTClassifier
+from dl_techniques.compression.optimization.measure import LiteRTClassifier
 from tools.cifar10 import results
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dl_techniques.export.litert_precision import PRECISIONS
+from dl_techniques.export.litert.litert_precision import PRECISIONS
 from tools.cifar10 import common, data
 
 

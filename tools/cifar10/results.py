@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dl_techniques.compression.measure import LiteRTClassifier, accuracy
+from dl_techniques.compression.optimization.measure import LiteRTClassifier, accuracy
 from dl_techniques.data.files import atomic_writer
 from dl_techniques.evaluation.report import machine
 from tools.cifar10 import data

@@ -50,13 +50,14 @@ class KerasRunner:
 
         from dl_techniques import FastVLM
         from dl_techniques.compression.static_int8 import quantize_static
-        from dl_techniques.layers import convolution
-        from dl_techniques.models.torch_recording import CALLS_OF_PREDICT
+        from dl_techniques.kernels import reference
+        from dl_techniques.kernels.table import TABLE, Kernel
+        from dl_techniques.runtime.recording import CALLS_OF_PREDICT
 
         job = Job.read(folder)
         set_threads(job.threads)
         if library_convolution:
-            convolution.prefers_shifts = lambda: False
+            TABLE["depthwise_conv"] = Kernel(reference.depthwise_conv)
         self.network = FastVLM.from_preset(folder / form, dtype=dtype)
         self.images = job.pictures()
         if static:

@@ -19,6 +19,10 @@ Start = Callable[[Peer, Path], Any]
 Say = Callable[[str], None]
 
 
+class BaselineError(Exception):
+    """The first peer, which all others are held against, gave nothing to hold them against."""
+
+
 @dataclass
 class Result:
     """What became of one peer.
@@ -64,6 +68,9 @@ def compare(
 
     Returns:
         One result a peer, in their order.
+
+    Raises:
+        BaselineError: the first peer is not installed, or failed.
     """
     baseline, *others = peers
     results = {peer.name: Result(peer) for peer in peers}
@@ -116,8 +123,17 @@ def _started(result: Result, folder: Path, start: Start) -> Any:
 
 def _check_outputs(members: list[Result], workers: dict[str, Any], say: Say) -> None:
     """Compares every peer with the first, and closes those that compute something else."""
-    reference = None
-    for result in members:
+    baseline = members[0]
+    if baseline.peer.name not in workers:
+        raise BaselineError(f"the baseline {baseline.peer.name} cannot be run: {baseline.reason}")
+    try:
+        reference = workers[baseline.peer.name].output()
+    except PeerError as error:
+        raise BaselineError(f"the baseline {baseline.peer.name} failed: {error}") from error
+    if not np.isfinite(reference).all():
+        raise BaselineError(f"the baseline {baseline.peer.name} gives numbers that are not finite")
+    baseline.difference = 0.0
+    for result in members[1:]:
         name = result.peer.name
         if name not in workers:
             continue
@@ -126,8 +142,6 @@ def _check_outputs(members: list[Result], workers: dict[str, Any], say: Say) -> 
         except PeerError as error:
             _drop(result, workers, f"failed: {error}")
             continue
-        if reference is None:
-            reference = values
         _judge(result, reference, values)
         say(f"{name}: differs by {result.difference}")
         if result.reason is not None:
@@ -189,7 +203,10 @@ def _enter(
     members: list[Result], runs: dict[str, list[dict[str, float]]], peaks: dict[str, float]
 ) -> None:
     """Adds the runs of a group to its results; ratios are to the baseline of the same turns."""
-    base = {k: median([r[k] for r in runs[members[0].peer.name]]) for k in _names(runs, members[0])}
+    baseline = members[0].peer.name
+    if baseline not in runs:
+        raise BaselineError(f"the baseline {baseline} {members[0].reason}")
+    base = {k: median([r[k] for r in runs[baseline]]) for k in _names(runs, members[0])}
     for result in members:
         own = runs.get(result.peer.name, [])
         for name in _names(runs, result):

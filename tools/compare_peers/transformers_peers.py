@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant
+from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant
 from tools import torchvision_schemas
 from tools.compare_peers.job import IMAGE_ID, Job
 

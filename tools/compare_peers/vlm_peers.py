@@ -34,7 +34,7 @@ class OurRunner:
 
         from dl_techniques import FastVLMCausalLM
         from dl_techniques.compression.static_int8 import quantize_static
-        from dl_techniques.models.vlm.fast_vlm.compile import CALLS_BEFORE_RECORDING
+        from dl_techniques.runtime.compile import CALLS_BEFORE_RECORDING
 
         job = Job.read(folder)
         set_threads(job.threads)
@@ -66,7 +66,7 @@ class OurRunner:
         """Seconds from the start to each token of an answer, greedy, by the loop of `generate`."""
         from keras import ops
 
-        from dl_techniques.models.vlm.fast_vlm.streaming import TokenLoop
+        from dl_techniques.models.vlm.fast_vlm.answer.streaming import TokenLoop
 
         start = time.perf_counter()
         logits, state = self._first_logits()
@@ -88,7 +88,7 @@ class OurRunner:
         """The picture and the first question are in the cache; new are the words of the next."""
         from keras import ops
 
-        from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, prompt_bucket
+        from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts, prompt_bucket
 
         logits, state = self._first_logits()
         ops.convert_to_numpy(logits)  # some backends compute later than they are called

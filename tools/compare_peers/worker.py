@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.allocator import keep_freed_memory
+from dl_techniques.runtime.memory import keep_freed_memory
 from tools.compare_peers.peers import PEERS, Runner
 from tools.compare_peers.timing import turn
 

@@ -32,7 +32,9 @@ def build(language: Path, demo: str = "demo") -> FastVLMCausalLM:
     """
     demo_model = FastVLMCausalLM.from_preset(demo)
     encoder = demo_model.backbone.vision_encoder
-    pooled = keras.layers.AveragePooling2D(POOL, name="pool")(encoder.output)
+    pooled = keras.layers.AveragePooling2D(POOL, data_format="channels_last", name="pool")(
+        encoder.output
+    )
     encoder = keras.Model(encoder.input, pooled, name="pooled_encoder")
     parts = language_model_from(language)
     backbone = FastVLMBackbone(encoder, parts.backbone)

@@ -26,12 +26,12 @@ from dl_techniques.checkpoints.tensor_files import TensorInfo
 from dl_techniques.checkpoints.tensor_writer import MAX_SHARD_BYTES, save_tensors
 from dl_techniques.checkpoints.weight_map import Entry, WeightMap
 from dl_techniques.data.files import atomic_writer
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
-from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
-from dl_techniques.models.vlm.fast_vlm.template_variants import jinja_template
-from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
+from dl_techniques.models.vlm.fast_vlm.prompt.template_variants import jinja_template
+from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import FastVLMTokenizer
 
 COUNTER = "num_batches_tracked"
 """Torch's batch norms count their batches; a file without the counts is called incomplete."""

@@ -9,8 +9,8 @@ import keras_hub
 from dl_techniques.checkpoints.fast_vlm.towers import ARCHITECTURE, timm_arguments
 from dl_techniques.errors import VariantError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
 
 IMAGE_TOKEN_ID = 151646
 LONGEST = 32768

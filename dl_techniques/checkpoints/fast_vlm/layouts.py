@@ -17,7 +17,7 @@ from typing import Any
 
 from dl_techniques.checkpoints.language import DecoderSpec, decoder_map
 from dl_techniques.checkpoints.weight_map import DENSE, Rule, WeightMap, build_map
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
 
 HEAD = "lm_head.weight"
 COUNTERS = r".*\.num_batches_tracked"

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dl_techniques.checkpoints.fast_vlm.source import Source, read_source
 from dl_techniques.checkpoints.language import build_decoder
-from dl_techniques.checkpoints.lazy_build import Unfilled, without_values
 from dl_techniques.checkpoints.tensor_files import TensorStore, open_tensors
 from dl_techniques.checkpoints.weight_map import WeightMap, check_coverage, load_weights
-from dl_techniques.errors import CheckpointError
+from dl_techniques.data.damage import naming
 from dl_techniques.layers.reparameterization import sync_variables
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
-from dl_techniques.models.vlm.fast_vlm.variants import (
-    build_backbone,
-    refuse_float16,
-    tower_arguments,
-)
+from dl_techniques.models.vision.arguments import refuse_float16
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.network.variants import build_backbone, tower_arguments
+from dl_techniques.runtime.lazy_build import Unfilled, without_values
 
 Progress = Callable[[int], None]
 
@@ -51,21 +47,12 @@ def read_and_check(
     source = read_source(folder, {n: info.shape for n, info in store.items()}, image_size)
     if variant is not None:
         source.check_variant(variant)
-    with without_values() as unfilled:
+    with without_values() as unfilled, naming(folder):
         backbone = build(source, dtype)
-    with _naming(folder):
+    with naming(folder):
         entries = source.layout.weight_map(backbone, source.decoder)
         check_coverage(store, entries, source.layout.ignored)
     return source, backbone, entries, unfilled
-
-
-@contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Puts the folder in front of what is wrong with it."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
 
 
 def load_backbone(

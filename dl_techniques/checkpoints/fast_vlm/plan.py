@@ -12,7 +12,7 @@ from dl_techniques.checkpoints.fast_vlm.source import Source, is_fast_vlm_folder
 from dl_techniques.checkpoints.tensor_files import TensorStore, open_tensors
 from dl_techniques.checkpoints.weight_map import WeightMap
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.variants import load_vlm_variants
+from dl_techniques.models.vlm.fast_vlm.network.variants import load_vlm_variants
 
 BYTES = {"bfloat16": 2, "float32": 4}
 RUNTIME_BYTES = 128 * 2**20

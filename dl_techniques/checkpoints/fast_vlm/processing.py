@@ -7,16 +7,16 @@ the middle square of a picture, and a newline in front of every text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from dl_techniques.checkpoints.config_files import Fields, read_json_if_there
 from dl_techniques.checkpoints.fast_vlm.source import Source
 from dl_techniques.checkpoints.tokenizers import tokenizer_from_files
+from dl_techniques.data.damage import reading
 from dl_techniques.data.geometry import Interpolation
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
-from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
 
 Processing = Literal["apple", "transformers"]
 MODES: dict[str, Literal["pad", "crop"]] = {"apple": "pad", "transformers": "crop"}
@@ -64,7 +64,13 @@ def image_converter_of(source: Source, processing: Processing = "apple") -> Fast
         raise CheckpointError(f"processing={processing!r} is unknown; use one of {list(MODES)}")
     path = source.folder / "preprocessor_config.json"
     settings = read_json_if_there(path)
-    resample = Fields(settings, str(path)).expect("resample", *RESAMPLING)
+    with reading(path):
+        return _converter(source, Fields(settings, str(path)), processing)
+
+
+def _converter(source: Source, fields: Fields, processing: Processing) -> FastVLMImageConverter:
+    settings = fields.values
+    resample = fields.expect("resample", *RESAMPLING)
     resample = BICUBIC if resample is None else resample
     statistics: dict[str, Any] = {}
     if settings.get("do_normalize", True) and settings.get("image_mean") is not None:
@@ -79,11 +85,14 @@ def image_converter_of(source: Source, processing: Processing = "apple") -> Fast
 
 def generation_defaults(source: Source) -> dict[str, Any]:
     """How `generate` answers where nothing is asked for: the folder's word, else `predict.py`'s."""
-    settings: Mapping[str, Any] = read_json_if_there(source.folder / "generation_config.json")
-    temperature = settings.get("temperature")
-    if settings.get("do_sample") is False:
+    path = source.folder / "generation_config.json"
+    settings = Fields(read_json_if_there(path), str(path))
+    temperature = settings.real("temperature")
+    if settings.values.get("do_sample") is False:
         temperature = 0.0
+    if temperature is not None and temperature < 0:
+        raise CheckpointError(f"{path}: temperature is {temperature}; expected 0 or more")
     return {
-        "max_new_tokens": int(settings.get("max_new_tokens") or MAX_NEW_TOKENS),
-        "temperature": TEMPERATURE if temperature is None else float(temperature),
+        "max_new_tokens": settings.whole("max_new_tokens") or MAX_NEW_TOKENS,
+        "temperature": TEMPERATURE if temperature is None else temperature,
     }

@@ -1,4 +1,4 @@
-"""The reader of FastVLM folders, as `dl_techniques.models.foreign` asks for it."""
+"""The reader of FastVLM folders, as `dl_techniques.models.presets.readers` asks for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dl_techniques.checkpoints.fast_vlm.processing import (
 from dl_techniques.checkpoints.fast_vlm.source import Source, is_fast_vlm_folder, read_source
 from dl_techniques.checkpoints.tensor_files import open_tensors
 from dl_techniques.errors import PresetError
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import FastVLMJsonTokenizer
-from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
-from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
+from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import FastVLMTokenizer
 
 _BACKBONE = ("dtype", "image_size", "load_weights", "progress")
 ACCEPTED: Mapping[type, tuple[str, ...]] = {
@@ -84,6 +84,17 @@ def _described(source: Path, variant: str | None, image_size: int | None) -> Sou
     if variant is not None:
         found.check_variant(variant)
     return found
+
+
+def check_processing(folder: Path) -> None:
+    """Reads all that loading a folder reads besides the weights: tokenizer and settings.
+
+    Raises:
+        CheckpointError: the error that loading gives.
+    """
+    found = _described(folder, None, None)
+    preprocessor_of(found)
+    generation_defaults(found)
 
 
 def _backbone(

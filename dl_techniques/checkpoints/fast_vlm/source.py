@@ -17,13 +17,16 @@ from dl_techniques.checkpoints.config_files import (
 )
 from dl_techniques.checkpoints.fast_vlm.layouts import APPLE, HEAD, MODEL_TYPES, Layout
 from dl_techniques.checkpoints.fast_vlm.towers import tower_from_apple, tower_from_timm
-from dl_techniques.checkpoints.language import DecoderSpec, decoder_config
+from dl_techniques.checkpoints.language import DecoderSpec, check_layers, decoder_config
+from dl_techniques.data.damage import reading, whole_number
 from dl_techniques.errors import CheckpointError
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
-from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant
+from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant
 
 APPLE_TOWER = "mobileclip_l_"
 IMAGE_SIZE = 1024
+LARGEST_SIDE = 2**16
+"""No folder asks for larger pictures, or for more rows of one."""
 SEQUENCE_LENGTH = 8192
 UNSET_IMAGE_LENGTH = 576
 """What transformers writes as `image_seq_length` where nobody said anything."""
@@ -60,12 +63,15 @@ class Source:
     @property
     def sequence_length(self) -> int:
         """Longest prompt and answer together, tokens."""
-        text = self.config.get("text_config") or self.config
-        tokenizer = read_json_if_there(self.folder / "tokenizer_config.json")
-        limits = (self.config.get("tokenizer_model_max_length"), tokenizer.get("model_max_length"))
+        text = Fields(self.config.get("text_config") or self.config, str(self.folder / CONFIG))
+        path = self.folder / "tokenizer_config.json"
+        limits = (
+            Fields(self.config, str(self.folder / CONFIG)).real("tokenizer_model_max_length"),
+            Fields(read_json_if_there(path), str(path)).real("model_max_length"),
+        )
         # Where nobody set a limit, transformers writes 1e30.
         length = next((limit for limit in limits if limit and limit < 1e9), SEQUENCE_LENGTH)
-        return int(min(length, text.get("max_position_embeddings") or length))
+        return int(min(length, text.whole("max_position_embeddings") or length))
 
     def check_variant(self, name: str) -> None:
         """Compares with what the caller says it is.
@@ -94,7 +100,10 @@ class Source:
 def is_fast_vlm_folder(path: Path) -> bool:
     """Whether a path is a folder in one of the published layouts."""
     config = path / CONFIG
-    return config.is_file() and read_json(config).get("model_type") in MODEL_TYPES
+    if not config.is_file():
+        return False
+    kind = read_json(config).get("model_type")
+    return isinstance(kind, str) and kind in MODEL_TYPES
 
 
 def read_source(
@@ -118,10 +127,9 @@ def read_source(
     layout = MODEL_TYPES[kind]
     inside = {n.removeprefix(layout.tower): s for n, s in shapes.items() if _in(layout, n)}
     text, tower, size = (_read_apple if layout is APPLE else _read_transformers)(fields, inside)
-    try:
+    with reading(text.source):
         decoder = decoder_config(text.values).with_tied(HEAD not in shapes)
-    except CheckpointError as error:
-        raise CheckpointError(f"{text.source}: {error}") from error
+        check_layers(decoder, shapes, layout.body)
     fused = any(".reparam_conv." in name for name in inside)
     return Source(folder, layout, fields.values, decoder, tower, fused, image_size or size)
 
@@ -138,6 +146,7 @@ def _read_apple(
     size = name.removeprefix(APPLE_TOWER)
     if not name.startswith(APPLE_TOWER) or not size.isdigit():
         fields.expect("mm_vision_tower", f"{APPLE_TOWER}{IMAGE_SIZE}")
+    whole_number(int(size), f"{fields.source}: mm_vision_tower", most=LARGEST_SIDE)
     fields.needed("mm_hidden_size")
     fields.needed("mm_projector_type")
     fields.expect("mm_projector_type", "mlp2x_gelu")
@@ -162,12 +171,13 @@ def _read_transformers(
 def _picture_size(fields: Fields, tower: FastVLMConfig) -> int:
     """From the picture processor's file, else from the number of rows a picture makes."""
     path = Path(fields.source).with_name("preprocessor_config.json")
-    settings = read_json_if_there(path)
-    crop = settings.get("crop_size")
-    side = crop.get("height") if isinstance(crop, Mapping) else crop
+    settings = Fields(read_json_if_there(path), str(path))
+    crop = settings.values.get("crop_size")
+    inside = settings.part("crop_size") if isinstance(crop, Mapping) else settings
+    side = inside.whole("height" if isinstance(crop, Mapping) else "crop_size", 1, LARGEST_SIDE)
     if side:
-        return int(side)
-    rows = fields.values.get("image_seq_length")
+        return side
+    rows = fields.whole("image_seq_length", 0, LARGEST_SIDE)
     if rows and rows != UNSET_IMAGE_LENGTH:
-        return math.isqrt(int(rows)) * tower.total_stride
+        return math.isqrt(rows) * tower.total_stride
     return IMAGE_SIZE

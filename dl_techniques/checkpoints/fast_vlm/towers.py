@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dl_techniques.checkpoints.config_files import Fields
+from dl_techniques.data.damage import reading, short
 from dl_techniques.errors import CheckpointError, VariantError
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
 
@@ -30,17 +31,16 @@ def tower_from_timm(vision: Fields) -> FastVLMConfig:
     vision.expect("model_type", "timm_wrapper")
     if vision.needed("architecture") != ARCHITECTURE:
         vision.expect("architecture", ARCHITECTURE)
-    arguments = Fields(vision.values.get("model_args") or {}, f"{vision.source}: model_args")
+    there = vision.values.get("model_args") is not None
+    arguments = vision.part("model_args") if there else Fields({}, vision.source)
     changes: dict[str, Any] = {}
-    for name, value in arguments.values.items():
-        if name in FIXED:
-            arguments.expect(name, FIXED[name])
-        elif name not in WITHOUT_EFFECT:
-            changes |= _argument(arguments, name, value)
-    try:
+    with reading(arguments.source):
+        for name, value in arguments.values.items():
+            if name in FIXED:
+                arguments.expect(name, FIXED[name])
+            elif name not in WITHOUT_EFFECT:
+                changes |= _argument(arguments, name, value)
         return dataclasses.replace(FastVLMConfig.from_variant(BASE), **changes)
-    except VariantError as error:
-        raise CheckpointError(f"{arguments.source}: {error}") from error
 
 
 def _argument(arguments: Fields, name: str, value: Any) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _argument(arguments: Fields, name: str, value: Any) -> dict[str, Any]:
         return {"positional_stages": ()}
     if name == "downsamples" and list(value) == [False] + [True] * (len(value) - 1):
         return {}
-    raise CheckpointError(f"{arguments.source}: {name}={value!r} has no counterpart here")
+    raise CheckpointError(f"{arguments.source}: {name}={short(value)} has no counterpart here")
 
 
 def timm_arguments(config: FastVLMConfig, fused: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dl_techniques.checkpoints.language.spec import (
     FAMILIES,
     DecoderSpec,
     build_decoder,
+    check_layers,
     decoder_config,
 )
 from dl_techniques.checkpoints.tokenizers import tokenizer_from_files
@@ -22,6 +23,7 @@ __all__ = [
     "LanguageModel",
     "body_of",
     "build_decoder",
+    "check_layers",
     "decoder_config",
     "decoder_map",
     "gguf_tokenizer",

@@ -12,7 +12,7 @@ from dl_techniques.checkpoints.gguf_file import GGUFStore
 from dl_techniques.checkpoints.tensor_files import TensorStore
 from dl_techniques.checkpoints.tokenizers import byte_level_json, tokenizer_of
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import FastVLMJsonTokenizer
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 # In GGUF only Llama's two are stored with the halves of each rotation side by side.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from dl_techniques.checkpoints.lazy_build import place
 from dl_techniques.checkpoints.weight_map import Entry, Shape, keras_array
+from dl_techniques.runtime.lazy_build import place
 
 
 class Joined:

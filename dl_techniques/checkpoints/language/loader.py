@@ -16,14 +16,16 @@ from dl_techniques.checkpoints.language.spec import (
     FAMILIES,
     DecoderSpec,
     build_decoder,
+    check_layers,
     decoder_config,
 )
-from dl_techniques.checkpoints.lazy_build import without_values
 from dl_techniques.checkpoints.tensor_files import TensorStore, open_tensors
 from dl_techniques.checkpoints.tokenizers import tokenizer_from_files
 from dl_techniques.checkpoints.weight_map import check_coverage, load_weights
+from dl_techniques.data.damage import naming, reading
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.runtime.lazy_build import without_values
 
 HEAD = "lm_head.weight"
 # Buffers that older files keep beside the weights, computed anew from the config.
@@ -72,8 +74,9 @@ def language_model_from(
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
         return _from_gguf(path, dtype, chat_template, image_token, progress)
-    spec = decoder_config(read_json(path / CONFIG))
-    with open_tensors(path) as store:
+    with reading(path / CONFIG):
+        spec = decoder_config(read_json(path / CONFIG))
+    with open_tensors(path) as store, naming(path):
         backbone, spec = load_decoder(store, spec, dtype, progress)
     tokenizer = tokenizer_from_files(path, spec.vocabulary_size, chat_template, image_token)
     return LanguageModel(backbone, tokenizer, tokenizer.chat_template)
@@ -88,10 +91,11 @@ def _from_gguf(
 ) -> LanguageModel:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give a .gguf file or a folder")
-    with GGUFStore(path) as store:
+    with reading(path), GGUFStore(path) as store:
         tokenizer = gguf_tokenizer(store, chat_template, image_token)
-        renamed = HuggingFaceNames(store)
-        backbone, _ = load_decoder(renamed, decoder_config(renamed.config), dtype, progress)
+        spec = decoder_config(HuggingFaceNames(store).config)
+    with naming(path), GGUFStore(path) as store:
+        backbone, _ = load_decoder(HuggingFaceNames(store), spec, dtype, progress)
     return LanguageModel(backbone, tokenizer, tokenizer.chat_template)
 
 
@@ -117,6 +121,7 @@ def load_decoder(
     """
     body = _body(store, spec)
     spec, ignored = _head(store, spec, body)
+    check_layers(spec, store, body)
     # No random numbers for what is about to be read.
     with without_values() as unfilled:
         backbone = build_decoder(spec, dtype)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras_hub
 
 from dl_techniques.checkpoints.language import families
-from dl_techniques.checkpoints.language.config_fields import Config, needed
+from dl_techniques.checkpoints.language.config_fields import Config, flag, needed
+from dl_techniques.data.damage import one_line, short
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.corrected import (
+from dl_techniques.models.vlm.fast_vlm.network.corrected import (
     Gemma3Decoder,
     Llama3Decoder,
     Qwen3Decoder,
@@ -123,13 +125,37 @@ def decoder_config(config: Config) -> DecoderSpec:
         near = difflib.get_close_matches(kind, FAMILIES, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise CheckpointError(
-            f"model_type {kind!r} is no known text decoder: expected one of {list(FAMILIES)}{hint}"
+            f"model_type {short(kind)} is no known text decoder: expected one of "
+            f"{list(FAMILIES)}{hint}"
         )
     family = FAMILIES[kind]
     name = "qwen2" if kind == "llava_qwen2" else kind
-    tied = config.get("tie_word_embeddings")
     spec = DecoderSpec(name, family.read(config))
-    return spec.with_tied(family.ties[0] if tied is None else bool(tied))
+    unsaid = config.get("tie_word_embeddings") is None
+    return spec.with_tied(family.ties[0] if unsaid else flag(config, "tie_word_embeddings"))
+
+
+def check_layers(spec: DecoderSpec, names: Collection[str], body: str) -> None:
+    """Refuses more layers than a weight file has arrays, before any is built.
+
+    What is smaller and wrong is told array by array once the network is there.
+
+    Args:
+        spec: of the config.
+        names: of the arrays.
+        body: what stands in front of them.
+
+    Raises:
+        CheckpointError: the file cannot hold them.
+    """
+    layer = re.compile(re.escape(body) + r"layers\.(\d+)\.")
+    found = {int(match[1]) for name in names if (match := layer.match(name))}
+    said = spec.kwargs["num_layers"]
+    if found and said > len(names):
+        raise CheckpointError(
+            f"num_hidden_layers is {said}, but the weights have {max(found) + 1} layers; the files "
+            "do not belong together"
+        )
 
 
 def build_decoder(spec: DecoderSpec, dtype: Any = None, **overrides: Any) -> Any:
@@ -150,7 +176,13 @@ def build_decoder(spec: DecoderSpec, dtype: Any = None, **overrides: Any) -> Any
     unknown = sorted(set(kwargs) - names)
     if unknown:
         raise CheckpointError(f"{backbone.__name__} has no {unknown}; it has {sorted(names)}")
-    return backbone(**kwargs, dtype=dtype)
+    try:
+        return backbone(**kwargs, dtype=dtype)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{spec.family} cannot be built with these numbers ({one_line(error)}); check the "
+            "config"
+        ) from error
 
 
 def _arguments(backbone: type) -> set[str]:

@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.checkpoints.config_files import read_json, read_json_if_there
+from dl_techniques.checkpoints.tokenizers.checks import (
+    check_tokenizer,
+    check_tokenizer_config,
+    check_vocabulary,
+)
 from dl_techniques.checkpoints.tokenizers.parts import byte_level_json
 from dl_techniques.checkpoints.tokenizers.ranks import read_ranks, vocabulary_of
+from dl_techniques.data.damage import reading, short
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.chat_families import TEMPLATES, get_template, template_of
-from dl_techniques.models.vlm.fast_vlm.chat_template import IMAGE
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import (
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import (
+    TEMPLATES,
+    get_template,
+    template_of,
+)
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import (
     FastVLMJsonTokenizer,
     first_free_id,
     with_added_token,
@@ -50,8 +60,12 @@ def tokenizer_from_files(
     """
     folder = Path(folder).expanduser()
     config = read_json_if_there(folder / "tokenizer_config.json")
-    data = _with_config_tokens(_content(folder, config), config)
-    return tokenizer_of(data, config, rows, chat_template, image_token)
+    with reading(folder):
+        check_tokenizer_config(config)
+        content = _content(folder, config)
+        check_tokenizer(content)
+        data = _with_config_tokens(content, config)
+        return tokenizer_of(data, config, rows, chat_template, image_token)
 
 
 def tokenizer_of(
@@ -105,13 +119,12 @@ def _placeholder(data: Json, known: set[str], rows: int | None) -> str:
 def _content(folder: Path, config: Mapping[str, Any]) -> Json:
     """The `tokenizer.json` of a folder, read or put together."""
     if (folder / "tokenizer.json").is_file():
-        found = read_json(folder / "tokenizer.json")
-        if "model" not in found:
-            raise CheckpointError(f"{folder / 'tokenizer.json'}: holds no model; download it again")
-        return found
+        return read_json(folder / "tokenizer.json")
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocabulary = read_json(folder / "vocab.json")
-        merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        check_vocabulary(vocabulary, str(folder / "vocab.json"))
+        with reading(folder / "merges.txt"):
+            merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = [line.rstrip("\r") for line in merges]
     elif len(files := sorted(folder.glob("*.tiktoken"))) == 1:
         vocabulary, merges = vocabulary_of(read_ranks(files[0]))
@@ -131,7 +144,7 @@ def _splitter(config: Mapping[str, Any], folder: Path) -> str:
     if kind not in SPLITTERS:
         raise CheckpointError(
             f"{folder}: vocab.json and merges.txt do not say how words are split, and "
-            f"tokenizer_class is {kind!r}; expected one of {list(SPLITTERS)} in "
+            f"tokenizer_class is {short(kind)}; expected one of {list(SPLITTERS)} in "
             "tokenizer_config.json, or add a tokenizer.json"
         )
     return SPLITTERS[kind]

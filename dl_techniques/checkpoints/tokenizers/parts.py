@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.byte_level import QWEN2_PATTERN, parse_merges
+from dl_techniques.models.vlm.fast_vlm.prompt.byte_level import QWEN2_PATTERN, parse_merges
 
 Json = dict[str, Any]
 

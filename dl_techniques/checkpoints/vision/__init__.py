@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from dl_techniques.checkpoints.vision.layouts import COUNTERS, Layout, recognise
 from dl_techniques.checkpoints.vision.numbers import variant_of
 from dl_techniques.checkpoints.vision.reading import load, network_map, recognises
@@ -10,6 +13,7 @@ from dl_techniques.checkpoints.vision.tables import fast_vit_rules, relative_pat
 from dl_techniques.checkpoints.vision.writing import save_as_timm
 from dl_techniques.checkpoints.weight_map import WeightMap
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
+from dl_techniques.models.vision.mobile_one.model import MobileOne
 
 NUM_BATCHES = COUNTERS
 
@@ -27,6 +31,11 @@ def tower_map(encoder: FastVLM, layout: str) -> WeightMap:
     return network_map(encoder, layout)
 
 
+def write(what: FastVLM | MobileOne, folder: Path, **options: Any) -> None:
+    """Writes a network as timm does: `save_as_timm`."""
+    save_as_timm(what, folder, **options)
+
+
 __all__ = [
     "COUNTERS",
     "NUM_BATCHES",
@@ -41,4 +50,5 @@ __all__ = [
     "save_as_timm",
     "tower_map",
     "variant_of",
+    "write",
 ]

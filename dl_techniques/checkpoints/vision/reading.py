@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dl_techniques.checkpoints.lazy_build import without_values
 from dl_techniques.checkpoints.tensor_files import (
     INDEXES,
     PICKLES,
@@ -30,17 +29,20 @@ from dl_techniques.checkpoints.weight_map import (
     check_coverage,
     load_weights,
 )
+from dl_techniques.data.damage import short
 from dl_techniques.errors import CheckpointError, VariantError
 from dl_techniques.layers.reparameterization import sync_variables
 from dl_techniques.models.vision.fast_vlm import model as fast_vlm
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one import model as mobile_one
 from dl_techniques.models.vision.mobile_one.model import MobileOne
+from dl_techniques.runtime.lazy_build import without_values
 
 NETWORKS: dict[str, Any] = {"fast_vit": fast_vlm, "mobile_one": mobile_one}
 FREE = (
     "include_top", "num_classes", "input_shape", "classifier_activation", "preprocessing",
     "dropout_rate", "drop_path_rate", "layer_scale_init", "name", "dtype",
+    "include_preprocessing",
 )  # fmt: skip
 """Arguments that a weight file does not settle."""
 PROJECTION = "head.proj"
@@ -161,8 +163,8 @@ def _check_architecture(variant: str, config: Mapping[str, Any]) -> None:
     said = config.get("architecture")
     if isinstance(said, str) and said.split(".")[0] != timm_name(variant):
         raise CheckpointError(
-            f"config.json says {said!r}, but the tensors are of {timm_name(variant)!r}; the two "
-            "do not belong together"
+            f"config.json says {short(said)}, but the tensors are of {timm_name(variant)!r}; the "
+            "two do not belong together"
         )
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dl_techniques.checkpoints.config_files import CONFIG, read_json_if_there
+from dl_techniques.data.damage import of_kind, reading, whole_number
+from dl_techniques.data.preprocessing import Preprocessing
 from dl_techniques.errors import VariantError
-from dl_techniques.models.vision.preprocessing import Preprocessing
 
 SOURCES: dict[str, dict[str, dict[str, Any]]] = {
     # Apple's own transform: the shorter side becomes 256 pixels at once, then the centre is cut.
@@ -40,12 +41,14 @@ def preprocessing_of(
     """
     values = default.get_config()
     values |= SOURCES.get(source, {}).get(variant, {})
-    said = config.get("pretrained_cfg") or {}
+    said = of_kind(config.get("pretrained_cfg") or {}, dict, f"{CONFIG}: pretrained_cfg")
     values |= SOURCES.get(str(said.get("tag")), {}).get(variant, {})
     values |= {ours: said[theirs] for theirs, ours in TIMM_FIELDS.items() if theirs in said}
     if "input_size" in said:
-        values["size"] = int(said["input_size"][-1])
-    return Preprocessing.from_config(values)
+        size = of_kind(said["input_size"], list, f"{CONFIG}: pretrained_cfg.input_size")
+        values["size"] = whole_number(size[-1] if size else None, f"{CONFIG}: input_size")
+    with reading(f"{CONFIG}: pretrained_cfg"):
+        return Preprocessing.from_config(values)
 
 
 def timm_fields(preprocessing: Preprocessing) -> dict[str, Any]:

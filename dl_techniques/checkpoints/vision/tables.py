@@ -262,13 +262,13 @@ def _pairs(fields: dict[str, str]) -> dict[str, str]:
 def relative_paths(model: Any) -> list[tuple[str, Any]]:
     """(path below the model, variable) pairs; random generators' states are none of a file's.
 
-    A network inside another one may carry the outer one's name in front; the part's own name is
-    where the path begins.
+    The networks that a part stands in have their names in front; the part's own name is where the
+    path begins.
     """
     found = []
     for part in model.layers:
         for variable in part.weights:
             path = f"/{variable.path}"
             if variable.name != "seed_generator_state":
-                found.append((path[path.index(f"/{part.name}/") + 1 :], variable))
+                found.append((path[path.rindex(f"/{part.name}/") + 1 :], variable))
     return found

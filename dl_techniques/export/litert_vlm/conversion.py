@@ -13,8 +13,8 @@ from typing import Any
 import keras
 
 from dl_techniques.data.files import atomic_writer
-from dl_techniques.errors import ExportError, MissingExtraError
-from dl_techniques.export.litert_precision import apply_settings, converter_settings
+from dl_techniques.errors import ExportError, MissingExtraError, install_hint
+from dl_techniques.export.litert.litert_precision import apply_settings, converter_settings
 
 Tensor = Any
 # What a flatbuffer can address; a longer file cannot be read back.
@@ -91,7 +91,7 @@ def import_tensorflow() -> Any:
         import tensorflow
     except ImportError as error:
         raise MissingExtraError(
-            "writing LiteRT files needs TensorFlow: pip install 'dl-techniques[tensorflow]'",
+            f"writing LiteRT files needs TensorFlow: {install_hint('tensorflow')}",
             name="tensorflow",
         ) from error
     return tensorflow

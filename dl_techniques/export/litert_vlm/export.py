@@ -16,7 +16,7 @@ from PIL import Image
 from dl_techniques.errors import ExportError
 from dl_techniques.export.formats import check_extra, format_of
 from dl_techniques.export.gates import refuse_failed
-from dl_techniques.export.litert_operators import refuse_foreign_operators
+from dl_techniques.export.litert.litert_operators import refuse_foreign_operators
 from dl_techniques.export.litert_vlm.comparing import (
     COMPARED_TOKENS,
     Case,
@@ -38,10 +38,11 @@ from dl_techniques.export.networks import size_of
 from dl_techniques.export.pictures import drawn_pictures
 from dl_techniques.export.report import Check, ExportReport
 from dl_techniques.export.staging import staged
+from dl_techniques.hosts import litert
 
 QUESTION = "What is in this picture?"
 DRAWN = "compared on four drawn pictures; give pictures of your own for figures that mean more"
-HOST_FILE = Path(__file__).with_name("host.py")
+HOST_FILE = Path(litert.__file__)
 HOST = "host.py answers without Keras: python host.py FOLDER PICTURE QUESTION"
 GREEDY = f"compared over {COMPARED_TOKENS} greedy tokens a prompt, stop tokens not minded"
 

@@ -28,7 +28,7 @@ from keras import ops
 
 from dl_techniques.errors import ExportError
 from dl_techniques.export.litert_vlm.conversion import Signature
-from dl_techniques.models.vlm.fast_vlm.decoders import Caches, DecoderAdapter
+from dl_techniques.models.vlm.fast_vlm.network.decoders import Caches, DecoderAdapter
 
 Tensor = Any
 Specs = dict[str, tuple[tuple[int, ...], str]]

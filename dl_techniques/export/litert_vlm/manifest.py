@@ -27,8 +27,8 @@ from typing import Any
 
 from dl_techniques.errors import ExportError, PromptError
 from dl_techniques.export.litert_vlm.tokenizer_file import special_tokens
-from dl_techniques.models.vlm.fast_vlm.chat_families import get_template
-from dl_techniques.models.vlm.fast_vlm.chat_template import IMAGE, Segment
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import get_template
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE, Segment
 
 MOST_PICTURES = 4
 FILES = {

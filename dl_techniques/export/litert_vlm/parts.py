@@ -23,7 +23,7 @@ import numpy as np
 from keras import ops
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litert_precision import requantize
+from dl_techniques.export.litert.litert_precision import requantize
 from dl_techniques.export.litert_vlm.conversion import Signature, write_signatures
 from dl_techniques.export.litert_vlm.language_model import (
     check_decoder,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dl_techniques.export.networks import copy_of
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
 
 
 def at_size(model: FastVLMCausalLM, size: int) -> FastVLMCausalLM:

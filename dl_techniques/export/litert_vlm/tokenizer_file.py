@@ -13,7 +13,7 @@ import tokenizers
 
 from dl_techniques.data.files import atomic_writer
 from dl_techniques.errors import ExportError
-from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
+from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import FastVLMTokenizer
 
 # Digits, contractions, blanks, several scripts, a composed and a decomposed letter, emoji.
 _PROBES = (

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dl_techniques.export.litertlm.bundle import export_bundle as export_bundle
-    from dl_techniques.export.litertlm.engine import EngineChat as EngineChat
+    from dl_techniques.hosts.litertlm import EngineChat as EngineChat
 
 __all__ = ["EngineChat", "export_bundle"]
-_MODULES = {"EngineChat": "engine", "export_bundle": "bundle"}
+_MODULES = {
+    "EngineChat": "dl_techniques.hosts.litertlm",
+    "export_bundle": "dl_techniques.export.litertlm.bundle",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +25,4 @@ def __getattr__(name: str) -> Any:
 
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -10,7 +10,8 @@ from typing import Any
 
 from dl_techniques.errors import ExportError
 from dl_techniques.export.litertlm.contract import Facts
-from dl_techniques.export.litertlm.sections import (
+from dl_techniques.export.litertlm.sharing import table_place, write_without_table
+from dl_techniques.hosts.litertlm_bundle import (
     HOST_KEY,
     MODEL_TYPES,
     HostRule,
@@ -18,7 +19,6 @@ from dl_techniques.export.litertlm.sections import (
     move_end,
     read_bundle,
 )
-from dl_techniques.export.litertlm.sharing import table_place, write_without_table
 from dl_techniques.version import __version__
 
 RESERVED = "<|reserved_{}|>"

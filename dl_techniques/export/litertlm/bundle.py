@@ -32,14 +32,14 @@ from dl_techniques.export.litert_vlm.resizing import at_size
 from dl_techniques.export.litertlm.comparing import TEXT_GATES, compare_answers, keras_answers
 from dl_techniques.export.litertlm.contents import assemble, rows_of
 from dl_techniques.export.litertlm.contract import Facts, check_chunks
-from dl_techniques.export.litertlm.engine import import_engine
 from dl_techniques.export.litertlm.row_embedder import write_row_embedder
-from dl_techniques.export.litertlm.run import Turn, engine_answers
-from dl_techniques.export.litertlm.sections import MODEL_TYPES, read_bundle
 from dl_techniques.export.networks import size_of
 from dl_techniques.export.pictures import drawn_pictures
 from dl_techniques.export.report import Check, ExportReport
 from dl_techniques.export.staging import staged
+from dl_techniques.hosts.litertlm import import_engine
+from dl_techniques.hosts.litertlm_apart import Turn, engine_answers
+from dl_techniques.hosts.litertlm_bundle import MODEL_TYPES, read_bundle
 
 QUESTIONS = ("What is this?", "What color is it?")
 MAX_NEW_TOKENS = 32

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from dl_techniques.export.litertlm.run import Answer, Turn
 from dl_techniques.export.report import Check
+from dl_techniques.hosts.litertlm_apart import Answer, Turn
 
 # Fewer bits change some answers of a sound bundle; of one that sees nothing nearly all.
 TEXT_GATES = {"float32": 1.0, "int8": 0.5}

@@ -9,11 +9,11 @@ from typing import Any
 from dl_techniques.export.litert_vlm.tokenizer_file import special_tokens, write_tokenizer_json
 from dl_techniques.export.litertlm.assembling import build_bundle, fill_vocabulary, llm_metadata
 from dl_techniques.export.litertlm.contract import Facts, check_bundle, check_parts
-from dl_techniques.export.litertlm.sections import MODEL_TYPES, HostRule, read_bundle
 from dl_techniques.export.litertlm.signatures import read_signatures
 from dl_techniques.export.litertlm.template import jinja_template
-from dl_techniques.models.vlm.fast_vlm.chat_families import get_template
-from dl_techniques.models.vlm.fast_vlm.requests import stop_ids_of
+from dl_techniques.hosts.litertlm_bundle import MODEL_TYPES, HostRule, read_bundle
+from dl_techniques.models.vlm.fast_vlm.answer.requests import stop_ids_of
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import get_template
 
 
 def assemble(

@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litertlm.sections import METADATA, MODEL_TYPES, TOKENIZER, Bundle
 from dl_techniques.export.litertlm.signatures import (
     Signatures,
     SignatureSpec,
@@ -30,6 +29,7 @@ from dl_techniques.export.litertlm.signatures import (
     only,
     prefill_lengths,
 )
+from dl_techniques.hosts.litertlm_bundle import METADATA, MODEL_TYPES, TOKENIZER, Bundle
 
 MODEL_KIND = "fast_vlm"
 

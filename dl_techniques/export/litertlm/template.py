@@ -12,7 +12,7 @@ rows of a picture there; the mark itself is no token. A message's content is a s
 To place a picture of the `apple` layout without its newline, put an empty text in front of it.
 
 Example:
-    >>> from dl_techniques.models.vlm.fast_vlm.chat_families import get_template
+    >>> from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import get_template
     >>> text = jinja_template(get_template("fastvlm"), None)
     >>> text.splitlines()[0]
     '{%- for message in messages -%}'
@@ -21,10 +21,10 @@ Example:
 from __future__ import annotations
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litertlm.sections import PICTURE_MARK
-from dl_techniques.models.vlm.fast_vlm.chat_families import ChatTemplate
-from dl_techniques.models.vlm.fast_vlm.chat_template import ROLES
-from dl_techniques.models.vlm.fast_vlm.template_variants import Template
+from dl_techniques.hosts.litertlm_bundle import PICTURE_MARK
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import ChatTemplate
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import ROLES
+from dl_techniques.models.vlm.fast_vlm.prompt.template_variants import Template
 
 # A turn: marks, then the content gathered in `turn.body`, then marks. All line breaks of the
 # template itself are cut away by the dashes; those that count are written as '\n'.

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from dl_techniques.data.preprocessing import BYTES
 from dl_techniques.errors import ExportError
 from dl_techniques.export.writers import torch_program
 from dl_techniques.export.writers.job import Job
@@ -35,14 +36,16 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
         ExportError: the file does not say what it should.
     """
     program = torch_program.trace(network, image_names=job.outputs).run_decompositions()
-    convert(program, network, job).save(str(path))
+    package = convert(program, network, job)
+    package.input_description["image"] = job.input_words
+    package.save(str(path))
     operators = check_structure(path, network, job)
     most = ", ".join(f"{count} {name}" for name, count in operators.most_common(8))
     _, height, width, _ = network.inputs[0].shape
     return (
         UNCHECKED,
-        f"the input `image` is an RGB image of {width} x {height} pixels; the division by 255 is "
-        "inside",
+        f"the input `image` is an RGB image of {width} x {height} pixels (bytes); what the network "
+        "does with them is inside",
         f"ML program for iOS 17 or macOS 14: {most}",
     )
 
@@ -55,7 +58,7 @@ def convert(program: Any, network: Any, job: Job) -> Any:
     image = ct.ImageType(
         name="image",
         shape=(1, channels, height, width),
-        scale=1 / 255,
+        scale=1.0 if job.pixels == BYTES else 1 / 255,
         color_layout=ct.colorlayout.RGB,
     )
     with _quiet():

@@ -17,6 +17,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from dl_techniques.data.preprocessing import UNIT
+
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 """float32[B, H, W, 3] -> name -> float[B, ...]."""
 
@@ -40,6 +42,8 @@ class Job:
         outputs: names of the network's outputs, in order.
         block_size: of int4 weights, see `litert_precision.requantize`; LiteRT only.
         skip: weights to leave alone, see there; LiteRT only.
+        pixels: what the input's pixels lie in, "[0, 1]" or "[0, 255]"; written into the file where
+            the format has room for such words.
     """
 
     precision: str
@@ -47,6 +51,12 @@ class Job:
     outputs: tuple[str, ...]
     block_size: int | None = None
     skip: tuple[str, ...] = ()
+    pixels: str = UNIT
+
+    @property
+    def input_words(self) -> str:
+        """What the input is, for the file's own description."""
+        return f"RGB in {self.pixels}"
 
 
 class Writer(Protocol):

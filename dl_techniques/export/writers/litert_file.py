@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from dl_techniques.compat.exporters import converter_error
 from dl_techniques.errors import ExportError
-from dl_techniques.export import litert_precision
-from dl_techniques.export.litert_operators import refuse_foreign_operators, stored_types
+from dl_techniques.export.litert import litert_precision
+from dl_techniques.export.litert.litert_operators import refuse_foreign_operators, stored_types
 from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
 
@@ -55,7 +56,6 @@ def convert(folder: Path, job: Job) -> bytes:
         ExportError: the network needs operators that LiteRT has not.
     """
     import tensorflow as tf
-    from tensorflow.lite.python.convert_phase import ConverterError
 
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(folder), signature_keys=[saved_model.SIGNATURE]
@@ -65,7 +65,7 @@ def convert(folder: Path, job: Job) -> bytes:
     litert_precision.apply_settings(converter, settings)
     try:
         return bytes(converter.convert())
-    except ConverterError as error:
+    except converter_error() as error:
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"LiteRT's converter refuses the network: {reason}") from error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dl_techniques.compat.exporters import correct_tf2onnx
 from dl_techniques.errors import ExportError
 from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
@@ -33,6 +34,7 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
     model = convert(network)
     if job.precision == "float16":
         model = as_float16(model)
+    onnx.helper.set_model_props(model, {"image": job.input_words})
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
     return (f"ONNX opset {OPSET}",)
@@ -50,10 +52,7 @@ def convert(network: Any) -> Any:
     weights = {f"weight_{i}": v for i, v in enumerate(network.variables) if is_large(v)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tf2onnx about NumPy's newer names
-        # tf2onnx 1.17 predates NumPy 2; Keras carries the two corrections that it needs.
-        from keras.src.export.tf2onnx_lib import patch_tf2onnx
-
-        patch_tf2onnx()
+        correct_tf2onnx()
         import tf2onnx
 
         function = saved_model.as_function(network, weights)

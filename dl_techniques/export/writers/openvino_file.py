@@ -22,6 +22,7 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
         with dense_as_convolutions():
             saved_model.write(network, Path(folder) / "model", job)
         model = openvino.convert_model(str(Path(folder) / "model"))
+        model.set_rt_info(job.input_words, ["image"])
         openvino.save_model(model, str(path), compress_to_fp16=job.precision == "float16")
     notes = [f"the weights are in {path.stem}.bin, which must stay beside {path.name}"]
     if job.precision == "float16":

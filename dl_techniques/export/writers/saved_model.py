@@ -45,6 +45,9 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
     module.run = as_function(network)
     module.weights = [variable.value for variable in network.variables]
     tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.run})
+    extra = path / "assets.extra"  # TensorFlow leaves it alone
+    extra.mkdir()
+    (extra / "image.txt").write_text(job.input_words, encoding="utf-8")
     return ()
 
 

@@ -68,7 +68,8 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
     import torch
 
     free_batch = network.inputs[0].shape[0] is None
-    torch.export.save(trace(network, free_batch), str(path))
+    words = {"image.txt": job.input_words}
+    torch.export.save(trace(network, free_batch), str(path), extra_files=words)
     call = "torch.export.load(path).module()(image)"
     return (f"{call} takes float32[B, H, W, 3] and gives a dict",)
 

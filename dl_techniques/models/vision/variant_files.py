@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,10 +66,28 @@ def named(variants: Mapping[str, Config], name: str) -> Config:
         VariantError: there is no such variant (the nearest name is given).
     """
     if name not in variants:
-        near = difflib.get_close_matches(name, variants, n=1, cutoff=0.5)
+        near = nearest(name, variants)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise VariantError(f"unknown variant {name!r}: {hint}known: {', '.join(variants)}")
     return variants[name]
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """The known name that is meant, or nothing.
+
+    A network's own `name` is its family's in front of its variant's, so the known name at the end
+    is meant first; only then the one that is spelled most alike.
+
+    Example:
+        >>> nearest("fast_vlm_nano", ["nano", "fastvit_sa36"]), nearest("tinny", ["tiny"])
+        (['nano'], ['tiny'])
+    """
+    known = list(known)
+    plain = str(name).lower().replace("-", "_")
+    ends = [k for k in known if plain == k or plain.endswith(f"_{k}")]
+    if ends:
+        return [max(ends, key=len)]
+    return difflib.get_close_matches(plain, known, n=1, cutoff=cutoff)
 
 
 def check_overrides(cls: type, overrides: Mapping[str, Any], known: set[str]) -> None:

@@ -108,7 +108,9 @@ def build(encoder: FastVLM, dropout: float = 0.1) -> keras.Model:
     pictures = keras.Input(encoder.input_shape[1:], dtype="uint8", name="pictures")
     maps = keras.Model(encoder.input, [stage.output for stage in encoder.stages[:-3:-1]])
     features, finer = maps(keras.layers.Rescaling(1 / 255)(pictures))
-    pooled = keras.layers.Dropout(dropout)(keras.layers.GlobalAveragePooling2D()(features))
+    pooled = keras.layers.Dropout(dropout)(
+        keras.layers.GlobalAveragePooling2D("channels_last")(features)
+    )
     outputs = {}
     for key, classes in CLASSES.items():
         place = SHAPE_OF[key]

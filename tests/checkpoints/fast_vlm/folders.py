@@ -20,7 +20,7 @@ from dl_techniques.checkpoints.tensor_writer import save_tensors
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMTokenizer
-from dl_techniques.models.vlm.fast_vlm.variants import tower_arguments
+from dl_techniques.models.vlm.fast_vlm.network.variants import tower_arguments
 from tests.models.vlm.fast_vlm.small_model import TEXTS, randomize
 
 SIZE, ROWS = 64, 304

@@ -10,7 +10,7 @@ from dl_techniques.checkpoints.fast_vlm import estimate
 from dl_techniques.checkpoints.fast_vlm.plan import RUNTIME_BYTES
 from dl_techniques.checkpoints.tensor_files import SafetensorsStore
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant
+from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant
 from tests.checkpoints.fast_vlm import folders
 from tools import measure_loading
 

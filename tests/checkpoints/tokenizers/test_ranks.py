@@ -15,7 +15,7 @@ from dl_techniques.checkpoints.tokenizers import (
     vocabulary_of,
 )
 from dl_techniques.errors import CheckpointError
-from dl_techniques.models.vlm.fast_vlm.chat_template import as_text, render
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import as_text, render
 from tests.parity.real_files import out_of_wheel
 
 pytestmark = pytest.mark.once

@@ -6,14 +6,14 @@ import pytest
 
 from dl_techniques import FastVLM, MobileOne
 from dl_techniques.checkpoints.vision.sources import preprocessing_of, timm_fields, timm_name
-from dl_techniques.errors import VariantError
-from dl_techniques.models.vision.preprocessing import (
+from dl_techniques.data.preprocessing import (
     CLIP_MEAN,
     CLIP_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
 )
+from dl_techniques.errors import VariantError
 
 PLAIN = ((0.0,) * 3, (1.0,) * 3)
 CLIP, IMAGENET = (CLIP_MEAN, CLIP_STD), (IMAGENET_MEAN, IMAGENET_STD)

@@ -46,7 +46,7 @@ def test_folder_and_report() -> None:
 @needs_tensorflow
 def test_pictures_matter(tmp_path: Path) -> None:
     """Else the comparison of tokens would say nothing about the way of the pictures."""
-    from dl_techniques.export.litert_vlm.host import Host
+    from dl_techniques.hosts.litert import Host
 
     host = Host(small_export().folder)
     both = []

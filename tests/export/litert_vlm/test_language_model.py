@@ -10,10 +10,10 @@ import pytest
 from keras import ops
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litert_operators import refuse_foreign_operators
+from dl_techniques.export.litert.litert_operators import refuse_foreign_operators
 from dl_techniques.export.litert_vlm.conversion import write_signatures
 from dl_techniques.export.litert_vlm.language_model import check_decoder, language_signatures
-from dl_techniques.models.vlm.fast_vlm.decoders import adapt
+from dl_techniques.models.vlm.fast_vlm.network.decoders import adapt
 from tests.export.litert_vlm.small_export import needs_tensorflow, runner
 from tests.models.vlm.fast_vlm.small_model import WIDTH, make_decoder, randomize
 

@@ -11,7 +11,7 @@ import tokenizers
 from dl_techniques.errors import ExportError
 from dl_techniques.export.litert_vlm.tokenizer_file import special_tokens, write_tokenizer_json
 from dl_techniques.models.vlm.fast_vlm import FastVLMTokenizer
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import FastVLMJsonTokenizer
 
 TEXTS = ["what is this? a red cube", "der Würfel ist rot", "12 + 30 = 42"] * 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dl_techniques.export.litertlm.comparing import compare_answers, keras_answers, prompt_ids
-from dl_techniques.export.litertlm.run import Answer, Turn
+from dl_techniques.hosts.litertlm_apart import Answer, Turn
 from tests.models.vlm.fast_vlm.small_model import TOKENS, make_model, pictures
 
 CAT, DOG = np.zeros((2, 2, 3), "uint8"), np.ones((2, 2, 3), "uint8")

@@ -10,8 +10,8 @@ import pytest
 from dl_techniques.errors import ExportError
 from dl_techniques.export.litertlm.assembling import llm_metadata
 from dl_techniques.export.litertlm.contract import Facts, check_bundle, check_chunks, check_parts
-from dl_techniques.export.litertlm.sections import METADATA, MODEL_TYPES, TOKENIZER, Bundle
 from dl_techniques.export.litertlm.signatures import SignatureSpec, TensorSpec
+from dl_techniques.hosts.litertlm_bundle import METADATA, MODEL_TYPES, TOKENIZER, Bundle
 
 FACTS = Facts(
     height=32, width=32, image_tokens=4, tokens=300, cache_length=192, stop_ids=(298, 296)

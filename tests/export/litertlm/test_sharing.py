@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from dl_techniques.export.litertlm.assembling import build_bundle
-from dl_techniques.export.litertlm.run import Turn, engine_answers
-from dl_techniques.export.litertlm.sections import MODEL_TYPES, read_bundle
 from dl_techniques.export.litertlm.sharing import table_place, write_without_table
+from dl_techniques.hosts.litertlm_apart import Turn, engine_answers
+from dl_techniques.hosts.litertlm_bundle import MODEL_TYPES, read_bundle
 from tests.export.litertlm.small_bundle import LIMIT, QUESTIONS, needs_tensorflow, small_bundle
 from tests.models.vlm.fast_vlm.small_model import pictures
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litertlm.sections import read_bundle
 from dl_techniques.export.litertlm.signatures import (
     SignatureSpec,
     TensorSpec,
@@ -16,6 +15,7 @@ from dl_techniques.export.litertlm.signatures import (
     prefill_lengths,
     read_signatures,
 )
+from dl_techniques.hosts.litertlm_bundle import read_bundle
 from tests.export.litertlm.small_bundle import CACHE, LENGTHS, needs_tensorflow, small_bundle
 from tests.models.vlm.fast_vlm.small_model import LAYERS, SIZE, WIDTH
 

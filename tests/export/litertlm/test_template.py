@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from dl_techniques.errors import ExportError
-from dl_techniques.export.litertlm.sections import PICTURE_MARK
 from dl_techniques.export.litertlm.template import jinja_template, quoted
-from dl_techniques.models.vlm.fast_vlm.chat_families import TEMPLATES
-from dl_techniques.models.vlm.fast_vlm.chat_template import IMAGE, as_text, render
-from dl_techniques.models.vlm.fast_vlm.template_variants import as_transformers
+from dl_techniques.hosts.litertlm_bundle import PICTURE_MARK
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import TEMPLATES
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE, as_text, render
+from dl_techniques.models.vlm.fast_vlm.prompt.template_variants import as_transformers
 
 pytestmark = pytest.mark.once
 

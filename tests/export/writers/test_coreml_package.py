@@ -23,6 +23,7 @@ def test_the_package_says_what_it_takes_and_gives(tmp_path: Path) -> None:
     notes = coreml_package.write(network, path, job)
     assert notes[0] == coreml_package.UNCHECKED and "not" in notes[0]
     spec = ct.models.utils.load_spec(str(path))
+    assert spec.description.input[0].shortDescription == "RGB in [0, 1]"
     kind = spec.description.input[0].type.imageType
     assert (kind.height, kind.width) == (32, 32)
     assert kind.colorSpace == kind.ColorSpace.Value("RGB")

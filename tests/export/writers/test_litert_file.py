@@ -10,7 +10,7 @@ import pytest
 
 from dl_techniques.errors import CompressionError, ExportError
 from dl_techniques.export.gates import compare_outputs
-from dl_techniques.export.litert_operators import stored_types
+from dl_techniques.export.litert.litert_operators import stored_types
 from dl_techniques.export.writers import litert_file
 from dl_techniques.export.writers.job import Job
 from tests.export.small_exports import backend_is, small, subject_of, wider, written

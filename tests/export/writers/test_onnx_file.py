@@ -72,6 +72,7 @@ def test_float16_inside_float32_outside(tmp_path: Path) -> None:
     assert all(c.passed for c in compare_outputs(expected, got, "float16"))
     assert not all(c.passed for c in compare_outputs(expected, got, "float32"))
     model = onnx.load(path)
+    assert [(p.key, p.value) for p in model.metadata_props] == [("image", "RGB in [0, 1]")]
     types = {value.type.tensor_type.elem_type for value in model.graph.output}
     assert types == {onnx.TensorProto.FLOAT}
     large = [w for w in model.graph.initializer if np.prod(w.dims) > 64]

@@ -25,6 +25,7 @@ def test_weights_stand_beside_the_file(tmp_path: Path, precision: str) -> None:
     assert any("m.bin, which must stay beside m.xml" in note for note in notes)
     per_number = path.with_suffix(".bin").stat().st_size / subject.deployed.count_params()
     assert (3.9 < per_number < 4.6) if precision == "float32" else (1.9 < per_number < 2.8)
+    assert 'image value="RGB in [0, 1]"' in path.read_text()
     run = openvino_file.open_file(path, Job(precision, None, tuple(expected)))
     together = run(np.concatenate(subject.inputs(None, 4)))
     assert all(c.passed for c in compare_outputs(expected, together, precision))

@@ -75,9 +75,11 @@ def jax_device_name() -> str:
 
 def choose_convolution(shifts: bool) -> None:
     """Depthwise convolutions of this process: shifted sums, or the library's."""
-    from dl_techniques.layers import convolution
+    from dl_techniques.kernels import jax_depthwise, reference
+    from dl_techniques.kernels.table import TABLE, Kernel
 
-    convolution.prefers_shifts = lambda: shifts  # type: ignore[assignment]
+    chosen = jax_depthwise.jax_depthwise_conv if shifts else reference.depthwise_conv
+    TABLE["depthwise_conv"] = Kernel(chosen)
 
 
 def _stateless(network: Any) -> Any:

@@ -41,7 +41,7 @@ class OurRunner(vlm_peers.OurRunner):
 
     def _become_warm(self) -> None:
         """Compiles; on torch, encodes until the encoder is recorded, as a process that serves."""
-        from dl_techniques.models.vlm.fast_vlm import compile as compiling
+        from dl_techniques.runtime import compile as compiling
 
         for _ in range(compiling.CALLS_BEFORE_RECORDING + 1 if self.on_torch else 0):
             self.model.encode_images(self.inputs["images"])

@@ -8,14 +8,15 @@ import keras
 from keras import ops
 
 from dl_techniques.layers.attention_kinds import attend, check_kind
+from dl_techniques.layers.dense import project
+from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.initializers import HostTruncatedNormal
-from dl_techniques.layers.int8_projection import project
 
 Shape = tuple[int | None, ...]
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class Attention(keras.layers.Layer):
+class Attention(LayerOfParts):
     """Multi-head self-attention over the places of a map: float[B, H, W, C] -> same.
 
     Places are tokens in row-major order; in NHWC no transpose is needed around it.

@@ -10,6 +10,7 @@ import numpy as np
 
 from dl_techniques.layers.attention_kinds import check_kind
 from dl_techniques.layers.conv_ffn import scale_dense_outputs
+from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine, relative_change
 from dl_techniques.layers.layer_scale import LayerScale
 from dl_techniques.layers.mobile_one_block import batch_norm
@@ -221,7 +222,7 @@ class AttentionBlock(ScaledFFN):
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class Stage(Reparameterizable, keras.layers.Layer):
+class Stage(Reparameterizable, LayerOfParts):
     """A conditional positional encoding (optional), then blocks: float[B, H, W, C] -> same.
 
     Args:

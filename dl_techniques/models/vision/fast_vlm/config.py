@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 from dl_techniques.errors import VariantError
 from dl_techniques.layers.attention_kinds import check_kind
 from dl_techniques.models.vision import variant_files
+from dl_techniques.models.vision.arguments import check_number, check_whole, is_whole
 
 HEAD_DIM = 32
 """Channels of one attention head where `num_heads` is not given."""
+SMALLEST_RATIO = 1e-4
+"""A ConvFFN needs hidden channels; no network has ten thousand for each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +87,9 @@ class FastVLMConfig:
     interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
-        """Checks that the stages agree."""
+        """Checks every number, and that the stages agree."""
         stages = len(self.embed_dims)
+        self._check_numbers(stages)
         for field in ("depths", "num_heads", "mixers"):
             values = getattr(self, field)
             if values is not None and len(values) != stages:
@@ -106,12 +111,33 @@ class FastVLMConfig:
             check_kind(self.attention_kind, self.attention_extent)
         except ValueError as error:
             raise VariantError(str(error)) from error
-        if not 0 <= self.multi_scale < stages:
+        if not (is_whole(self.multi_scale, 0) and self.multi_scale < stages):
             raise VariantError(
                 f"multi_scale is {self.multi_scale}; a network of {stages} stages has 0 to "
                 f"{stages - 1} stages before the last"
             )
         self._check_heads()
+
+    def _check_numbers(self, stages: int) -> None:
+        """Refuses numbers that mean nothing, also where no layer would use them."""
+        if not stages:
+            raise VariantError("embed_dims is empty; give the channels of at least one stage")
+        for field in ("embed_dims", "num_heads"):
+            check_whole(field, getattr(self, field) or (), 1)
+        for field in ("depths", "num_classes", "tail_expansion"):
+            check_whole(field, getattr(self, field), 0)
+        for field in ("positional_stages", "se_stages"):
+            places = getattr(self, field) or ()
+            check_whole(field, places, 0)
+            if any(place >= stages for place in places):
+                raise VariantError(
+                    f"{field} is {list(places)}; the {stages} stages are 0 to {stages - 1}"
+                )
+        for ratio in self.mlp_ratio if isinstance(self.mlp_ratio, tuple) else (self.mlp_ratio,):
+            check_number("mlp_ratio", ratio, SMALLEST_RATIO)
+        for field in ("dropout_rate", "drop_path_rate"):
+            check_number(field, getattr(self, field), 0, 1)
+        check_number("layer_scale_init", self.layer_scale_init, -math.inf)
 
     def _check_heads(self) -> None:
         for stage, kind in enumerate(self.stage_mixers):
@@ -203,6 +229,26 @@ class FastVLMConfig:
             per_stage, self.mlp_ratios, downsample, self.stem_scale_branch, norm,
             self.tail_expansion, self.multi_scale,
         )  # fmt: skip
+
+
+def without_unused(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved network's arguments without numbers that no layer uses and the config refuses.
+
+    Files may hold them: heads of stages without attention, stages that do not exist.
+    """
+    values = dict(values)
+    stages = len(values.get("embed_dims") or ())
+    mixers = values.get("mixers") or ["repmixer"] * (stages - 1) + ["attention"]
+    heads = values.get("num_heads")
+    if heads and len(heads) == len(mixers):
+        values["num_heads"] = [
+            number if kind == "attention" else max(number, 1)
+            for number, kind in zip(heads, mixers, strict=True)
+        ]
+    for field in ("positional_stages", "se_stages"):
+        if values.get(field):
+            values[field] = [place for place in values[field] if place < stages]
+    return values
 
 
 @functools.cache

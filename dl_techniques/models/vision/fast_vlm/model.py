@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 
+from dl_techniques.data.preprocessing import (
+    FIELDS,
+    Preprocessing,
+    rescaling_layers,
+)
 from dl_techniques.errors import VariantError
+from dl_techniques.layers.freezing import flags_config
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.large_kernel_conv import PatchEmbedding
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.multi_scale import MultiScaleFeatures
 from dl_techniques.layers.repmixer_block import ConvolutionalStem
+from dl_techniques.models.vision.arguments import check_input_shape, refuse_float16
 from dl_techniques.models.vision.fast_vlm.components import Stage
-from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig, load_variants
-from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
-from dl_techniques.models.vision.switchable_model import SwitchableModel
+from dl_techniques.models.vision.fast_vlm.config import (
+    FastVLMConfig,
+    load_variants,
+    without_unused,
+)
+from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
 from dl_techniques.models.vision.variant_files import check_overrides
 
+FLOAT32_RANGE = "fastvithd"
+"""The variant whose activations leave float16's range; bfloat16 has float32's."""
 _CONFIG_ONLY = tuple(FIELDS.values())
-_FREE = ("include_top", "input_shape", "classifier_activation", "reparameterized", "dtype")
+_FREE = (
+    "include_top",
+    "include_preprocessing",
+    "input_shape",
+    "classifier_activation",
+    "reparameterized",
+    "dtype",
+)
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -30,7 +49,8 @@ class FastVLM(SwitchableModel):
 
     float[B, H, W, 3] in -> float[B, num_classes] logits out, or with `include_top=False` the last
     feature map, float[B, ceil(H / s), ceil(W / s), C] with `s = total_stride`. Pixels are expected
-    as the variant's `mean` and `std` say (for nano to huge simply in [0, 1]).
+    as the variant's `mean` and `std` say (for nano to huge simply in [0, 1]), or 0..255 with
+    `include_preprocessing=True`.
 
     Args:
         num_classes: int. 0 gives the pooled features, float[B, C]. Defaults to 1000.
@@ -62,11 +82,19 @@ class FastVLM(SwitchableModel):
         reparameterized: which switches start in inference form; written by `get_config`.
         preprocessing: `Preprocessing` or its fields. Defaults to what the variant of these numbers
             says, or to pixels in [0, 1].
+        include_preprocessing: bool. The network takes pixels 0..255, as
+            `keras.utils.image_dataset_from_directory` gives them, and scales them itself by what
+            `preprocessing` says; kept in files. Defaults to `False`: pixels are divided by 255
+            (and normalised, where `preprocessing` has a mean) before.
         name: str.
         dtype: dtype policy of every layer.
 
+    Attributes:
+        embed_dims, depths, ...: every argument by its name; sequences as tuples, `input_shape`
+            with the batch in front (`image_shape` without), `reparameterized` as the form is now.
+
     Raises:
-        VariantError: numbers that do not agree with each other.
+        VariantError: numbers that mean nothing or do not agree with each other.
 
     Example:
         >>> import numpy as np
@@ -80,6 +108,25 @@ class FastVLM(SwitchableModel):
     """
 
     MODEL_VARIANTS: ClassVar[Mapping[str, FastVLMConfig]] = load_variants()
+    num_classes: int
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...] | None
+    mlp_ratio: float | tuple[float, ...]
+    dropout_rate: float
+    drop_path_rate: float
+    use_se: bool
+    mixers: tuple[str, ...] | None
+    positional_stages: tuple[int, ...] | None
+    se_stages: tuple[int, ...] | None
+    downsample_activation: bool
+    stem_scale_branch: bool
+    attention_norm: str
+    attention_kind: str
+    attention_extent: int | None
+    layer_scale_init: float
+    tail_expansion: int
+    multi_scale: int
 
     def __init__(
         self,
@@ -109,6 +156,7 @@ class FastVLM(SwitchableModel):
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         name: str = "fast_vlm",
         dtype: Any = None,
+        include_preprocessing: bool = False,
     ) -> None:
         config = FastVLMConfig(
             embed_dims=tuple(embed_dims),
@@ -143,30 +191,39 @@ class FastVLM(SwitchableModel):
         tail = _tail(config, policy)
         head = _head(config, classifier_activation, policy) if include_top else []
 
-        # === Functional Model ===
-        image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
-        x = stages[0](stem(image))
-        finer = []
-        for downsample, stage in zip(downsamples, stages[1:], strict=True):
-            finer.append(x)
-            x = stage(downsample(x))
-        if tail is not None:
-            x = tail(x)
-        if multi_scale:
-            join = MultiScaleFeatures(name="multi_scale", dtype=policy)
-            x = join([*finer[-multi_scale:], x])
-        for layer in head:
-            x = layer(x)
-        super().__init__(inputs=image, outputs=x, name=name)
-
-        # === Config ===
-        self.preprocessing = (
+        ready = (
             _default_preprocessing(config)
             if preprocessing is None
             else Preprocessing.from_config(preprocessing)
         )
+        rescaling = rescaling_layers(ready) if include_preprocessing else []
+
+        # === Functional Model ===
+        image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
+        with paths_below(name):
+            x = image
+            for layer in rescaling:
+                x = layer(x)
+            x = stages[0](stem(x))
+            finer = []
+            for downsample, stage in zip(downsamples, stages[1:], strict=True):
+                finer.append(x)
+                x = stage(downsample(x))
+            if tail is not None:
+                x = tail(x)
+            if multi_scale:
+                join = MultiScaleFeatures(name="multi_scale", dtype=policy)
+                x = join([*finer[-multi_scale:], x])
+            for layer in head:
+                x = layer(x)
+        super().__init__(inputs=image, outputs=x, name=name)
+
+        # === Config ===
+        self.preprocessing = ready
+        self.include_preprocessing, self.rescaling = include_preprocessing, rescaling
         self.config = dataclasses.replace(config, **self.preprocessing.variant_fields())
-        self.include_top, self.num_classes = include_top, num_classes
+        self.show_arguments(config, FIELDS.values())
+        self.include_top = include_top
         self.classifier_activation = classifier_activation
         self.image_shape = tuple(input_shape)
         self.dtype_policy = policy
@@ -178,12 +235,17 @@ class FastVLM(SwitchableModel):
     def from_variant(cls, name: str, /, **overrides: Any) -> FastVLM:
         """A network by name, randomly initialised.
 
+        The network takes float[B, H, W, 3] with **pixels in [0, 1]**, normalised by the variant's
+        `mean` and `std` where it has some (see `preprocessing`). Pixels 0..255, which
+        `keras.utils.image_dataset_from_directory` gives, are for `include_preprocessing=True`.
+
         Args:
             name: one of `MODEL_VARIANTS`.
             **overrides: constructor arguments that replace the variant's.
 
         Raises:
-            VariantError: unknown name (the nearest is given) or argument.
+            VariantError: unknown name (the nearest is given) or argument, or float16 for the
+                tower that overflows it (`fastvithd`).
 
         Example:
             >>> FastVLM.from_variant("nano", include_top=False).feature_dim
@@ -191,7 +253,14 @@ class FastVLM(SwitchableModel):
         """
         arguments = variant_arguments(name)
         check_overrides(cls, overrides, {*arguments, *_FREE})
+        if name == FLOAT32_RANGE:
+            refuse_float16(overrides.get("dtype"))
         return cls(**{**arguments, **overrides})
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """The inverse of `get_config`."""
+        return super().from_config(without_unused(config), custom_objects)
 
     @property
     def feature_dim(self) -> int:
@@ -213,8 +282,7 @@ class FastVLM(SwitchableModel):
         Returns:
             One map more than there are stages. They equal the tensors inside the forward pass.
         """
-        images = keras.ops.convert_to_tensor(images, self.compute_dtype)
-        features = [self.stem(images, training=training)]
+        features = [self.stem(self.rescaled(images), training=training)]
         features.append(self.stages[0](features[0], training=training))
         for downsample, stage in zip(self.downsample_layers, self.stages[1:], strict=True):
             x = downsample(features[-1], training=training)
@@ -233,7 +301,9 @@ class FastVLM(SwitchableModel):
             "classifier_activation": self.classifier_activation,
             "reparameterized": self.form_config(),
             **self.quantization_config(),
+            **flags_config(self),
             "preprocessing": self.preprocessing.get_config(),
+            "include_preprocessing": self.include_preprocessing,
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
@@ -254,11 +324,7 @@ def _check_ends(
     config: FastVLMConfig, include_top: bool, input_shape: Sequence[int | None]
 ) -> None:
     """Refuses pictures without channels and heads that do not fit."""
-    if config.num_classes < 0 or len(input_shape) != 3 or input_shape[-1] is None:
-        raise VariantError(
-            f"num_classes must be 0 or more and input_shape (H, W, channels); "
-            f"got {config.num_classes} and {tuple(input_shape)}"
-        )
+    check_input_shape(input_shape)
     if include_top and config.multi_scale:
         raise VariantError(
             f"multi_scale={config.multi_scale} is for a feature map, and a classifier reads the "
@@ -320,7 +386,8 @@ def _tail(config: FastVLMConfig, policy: Any) -> MobileOneBlock | None:
 
 def _head(config: FastVLMConfig, activation: str | None, policy: Any) -> list[Any]:
     """Global average pooling, dropout, classifier."""
-    layers: list[Any] = [keras.layers.GlobalAveragePooling2D(name="pool", dtype=policy)]
+    pool = keras.layers.GlobalAveragePooling2D("channels_last", name="pool", dtype=policy)
+    layers: list[Any] = [pool]
     if config.num_classes:
         layers.append(keras.layers.Dropout(config.dropout_rate, name="head_dropout", dtype=policy))
         layers.append(

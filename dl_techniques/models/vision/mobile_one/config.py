@@ -9,6 +9,7 @@ from typing import Any
 
 from dl_techniques.errors import VariantError
 from dl_techniques.models.vision import variant_files
+from dl_techniques.models.vision.arguments import check_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,13 @@ class MobileOneConfig:
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
-        """Checks that the stages agree."""
+        """Checks every number, and that the stages agree."""
+        if not self.embed_dims:
+            raise VariantError("embed_dims is empty; give the channels of at least one stage")
+        for field in ("embed_dims", "depths", "stem_dim", "num_conv_branches"):
+            check_whole(field, getattr(self, field), 1)
+        check_whole("num_classes", self.num_classes, 0)
+        check_whole("se_depths", self.se_depths or (), 0)
         for field in ("depths", "se_depths"):
             values = getattr(self, field)
             if values is not None and len(values) != len(self.embed_dims):

@@ -8,21 +8,33 @@ from typing import Any, ClassVar
 
 import keras
 
-from dl_techniques.errors import VariantError
+from dl_techniques.data.preprocessing import (
+    FIELDS,
+    Preprocessing,
+    rescaling_layers,
+)
+from dl_techniques.layers.freezing import LayerOfParts, flags_config
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable
+from dl_techniques.models.vision.arguments import check_input_shape
 from dl_techniques.models.vision.mobile_one.config import MobileOneConfig, load_variants
-from dl_techniques.models.vision.preprocessing import FIELDS, Preprocessing
-from dl_techniques.models.vision.switchable_model import SwitchableModel
+from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
 from dl_techniques.models.vision.variant_files import check_overrides
 
 Shape = tuple[int | None, ...]
-_FREE = ("include_top", "input_shape", "classifier_activation", "reparameterized", "dtype")
+_FREE = (
+    "include_top",
+    "include_preprocessing",
+    "input_shape",
+    "classifier_activation",
+    "reparameterized",
+    "dtype",
+)
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class MobileOneStage(Reparameterizable, keras.layers.Layer):
+class MobileOneStage(Reparameterizable, LayerOfParts):
     """Pairs of a depthwise 3x3 and a pointwise block: float[B,H,W,C] -> float[B,H',W',filters].
 
     The first pair halves the sides. All blocks end in ReLU.
@@ -108,7 +120,8 @@ class MobileOne(SwitchableModel):
     """Stem of stride 2, stages that halve the sides, pooling, classifier.
 
     float[B, H, W, 3] in -> float[B, num_classes] logits out, or with `include_top=False` the last
-    feature map, float[B, ceil(H / 32), ceil(W / 32), C].
+    feature map, float[B, ceil(H / 32), ceil(W / 32), C]. Pixels are expected in [0, 1], or 0..255
+    with `include_preprocessing=True`.
 
     Args:
         num_classes: int. 0 gives the pooled features, float[B, C]. Defaults to 1000.
@@ -123,11 +136,19 @@ class MobileOne(SwitchableModel):
         reparameterized: which switches start in inference form; written by `get_config`.
         preprocessing: `Preprocessing` or its fields. Defaults to what the variant of these numbers
             says, or to pixels in [0, 1].
+        include_preprocessing: bool. The network takes pixels 0..255, as
+            `keras.utils.image_dataset_from_directory` gives them, and scales them itself by what
+            `preprocessing` says; kept in files. Defaults to `False`: pixels are divided by 255
+            (and normalised, where `preprocessing` has a mean) before.
         name: str.
         dtype: dtype policy of every layer.
 
+    Attributes:
+        embed_dims, depths, ...: every argument by its name; sequences as tuples, `input_shape`
+            with the batch in front (`image_shape` without), `reparameterized` as the form is now.
+
     Raises:
-        VariantError: numbers that do not agree with each other.
+        VariantError: numbers that mean nothing or do not agree with each other.
 
     Example:
         >>> import numpy as np
@@ -142,6 +163,12 @@ class MobileOne(SwitchableModel):
     """
 
     MODEL_VARIANTS: ClassVar[Mapping[str, MobileOneConfig]] = load_variants()
+    num_classes: int
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    stem_dim: int
+    num_conv_branches: int
+    se_depths: tuple[int, ...] | None
 
     def __init__(
         self,
@@ -158,6 +185,7 @@ class MobileOne(SwitchableModel):
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
         name: str = "mobile_one",
         dtype: Any = None,
+        include_preprocessing: bool = False,
     ) -> None:
         config = MobileOneConfig(
             embed_dims=tuple(embed_dims),
@@ -167,11 +195,7 @@ class MobileOne(SwitchableModel):
             se_depths=None if se_depths is None else tuple(se_depths),
             num_classes=num_classes,
         )
-        if num_classes < 0 or len(input_shape) != 3 or input_shape[-1] is None:
-            raise VariantError(
-                f"num_classes must be 0 or more and input_shape (H, W, channels); "
-                f"got {num_classes} and {tuple(input_shape)}"
-            )
+        check_input_shape(input_shape)
 
         # === Layers ===
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
@@ -179,21 +203,27 @@ class MobileOne(SwitchableModel):
         stages = [_stage(config, i, policy) for i in range(len(config.depths))]
         head = _head(num_classes, classifier_activation, policy) if include_top else []
 
-        # === Functional Model ===
-        image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
-        x = stem(image)
-        for layer in [*stages, *head]:
-            x = layer(x)
-        super().__init__(inputs=image, outputs=x, name=name)
-
-        # === Config ===
-        self.preprocessing = (
+        ready = (
             _default_preprocessing(config)
             if preprocessing is None
             else Preprocessing.from_config(preprocessing)
         )
+        rescaling = rescaling_layers(ready) if include_preprocessing else []
+
+        # === Functional Model ===
+        image = keras.Input(shape=tuple(input_shape), name="image", dtype="float32")
+        with paths_below(name):
+            x = image
+            for layer in [*rescaling, stem, *stages, *head]:
+                x = layer(x)
+        super().__init__(inputs=image, outputs=x, name=name)
+
+        # === Config ===
+        self.preprocessing = ready
+        self.include_preprocessing, self.rescaling = include_preprocessing, rescaling
         self.config = dataclasses.replace(config, **self.preprocessing.variant_fields())
-        self.include_top, self.num_classes = include_top, num_classes
+        self.show_arguments(config, FIELDS.values())
+        self.include_top = include_top
         self.classifier_activation = classifier_activation
         self.image_shape = tuple(input_shape)
         self.dtype_policy = policy
@@ -203,6 +233,10 @@ class MobileOne(SwitchableModel):
     @classmethod
     def from_variant(cls, name: str, /, **overrides: Any) -> MobileOne:
         """A network by name, randomly initialised.
+
+        The network takes float[B, H, W, 3] with **pixels in [0, 1]**, normalised by the variant's
+        `mean` and `std` where it has some (see `preprocessing`). Pixels 0..255, which
+        `keras.utils.image_dataset_from_directory` gives, are for `include_preprocessing=True`.
 
         Args:
             name: one of `MODEL_VARIANTS`.
@@ -239,7 +273,7 @@ class MobileOne(SwitchableModel):
         Returns:
             One map more than there are stages. They equal the tensors inside the forward pass.
         """
-        features = [keras.ops.convert_to_tensor(images, self.compute_dtype)]
+        features = [self.rescaled(images)]
         parts: list[Any] = [self.stem, *self.stages]
         for part in parts:
             features.append(part(features[-1], training=training))
@@ -256,7 +290,9 @@ class MobileOne(SwitchableModel):
             "classifier_activation": self.classifier_activation,
             "reparameterized": self.form_config(),
             **self.quantization_config(),
+            **flags_config(self),
             "preprocessing": self.preprocessing.get_config(),
+            "include_preprocessing": self.include_preprocessing,
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
@@ -295,7 +331,8 @@ def _stage(config: MobileOneConfig, index: int, policy: Any) -> MobileOneStage:
 
 def _head(classes: int, activation: str | None, policy: Any) -> list[Any]:
     """Global average pooling, classifier."""
-    layers: list[Any] = [keras.layers.GlobalAveragePooling2D(name="pool", dtype=policy)]
+    pool = keras.layers.GlobalAveragePooling2D("channels_last", name="pool", dtype=policy)
+    layers: list[Any] = [pool]
     if classes:
         layers.append(
             keras.layers.Dense(

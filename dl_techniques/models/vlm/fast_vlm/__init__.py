@@ -8,13 +8,13 @@ Example:
 
 # Presets name the vision network's classes: importing it registers them.
 import dl_techniques.models.vision.fast_vlm  # noqa: F401
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.chat import Chat
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
-from dl_techniques.models.vlm.fast_vlm.json_tokenizer import FastVLMJsonTokenizer
-from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
-from dl_techniques.models.vlm.fast_vlm.tokenizer import FastVLMTokenizer
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.prompt.json_tokenizer import FastVLMJsonTokenizer
+from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
+from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import FastVLMTokenizer
 
 __all__ = [
     "Chat",

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_hub
 
-from dl_techniques.allocator import older_objects_kept
+from dl_techniques.compat.keras_layers import all_parts
+from dl_techniques.data.folders import updated_folder
+from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.reparameterization import sync_variables
-from dl_techniques.models.traced_once import TracedOnce
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
-from dl_techniques.models.vlm.fast_vlm.generation import GenerationMixin
-from dl_techniques.models.vlm.fast_vlm.image_converter import FastVLMImageConverter
-from dl_techniques.models.vlm.fast_vlm.preprocessor import FastVLMCausalLMPreprocessor
-from dl_techniques.models.vlm.fast_vlm.presets import PresetMixin, store_weights_as
-from dl_techniques.models.vlm.fast_vlm.torch_parameters import TorchParametersMixin
+from dl_techniques.models.portable_compile import PortableCompile, portable
+from dl_techniques.models.presets.vlm_folder import (
+    PresetMixin,
+    part_of_preset,
+    store_weights_as,
+)
+from dl_techniques.models.vision.keras_quantization import layer_filter
+from dl_techniques.models.vlm.fast_vlm.answer.generation import GenerationMixin
+from dl_techniques.models.vlm.fast_vlm.answer.sampler_checks import (
+    check_sampler,
+    check_temperature,
+    resolve,
+)
+from dl_techniques.models.vlm.fast_vlm.cloning import RefusesCloning
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant, build_variant
+from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
-from dl_techniques.models.vlm.fast_vlm.variants import FastVLMVariant, build_variant
+from dl_techniques.runtime.memory import older_objects_kept
+from dl_techniques.runtime.torch_parameters import TorchParametersMixin
+from dl_techniques.runtime.traced_once import TracedOnce
 
 TOP_K = 50
 
@@ -31,6 +44,8 @@ class FastVLMCausalLM(
     GenerationMixin,
     TrainingMixin,
     TorchParametersMixin,
+    RefusesCloning,
+    PortableCompile,
     TracedOnce,
     keras_hub.models.CausalLM,
 ):
@@ -85,7 +100,7 @@ class FastVLMCausalLM(
         self.backbone = backbone
         self.preprocessor = preprocessor
         self.max_new_tokens = max_new_tokens
-        self.temperature = float(temperature)
+        self.temperature = check_temperature(temperature)
 
         # === Functional Model ===
         inputs = backbone.input
@@ -182,9 +197,12 @@ class FastVLMCausalLM(
             sampler: Name of a KerasHub sampler or one itself; "auto" for what the model's
                 `temperature` says.
             **kwargs: Of `keras.Model.compile`.
+
+        Raises:
+            SamplingError: the sampler is unknown, or a number of it means nothing.
         """
-        if sampler == "auto":
-            sampler = _sampler_of(self.temperature)
+        sampler = resolve(_sampler_of(self.temperature) if sampler == "auto" else sampler)
+        check_sampler(sampler)
         super().compile(
             optimizer, loss, weighted_metrics=weighted_metrics, sampler=sampler, **kwargs
         )
@@ -196,7 +214,24 @@ class FastVLMCausalLM(
             **super().get_config(),
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
+            # A trainable model's parts say themselves what is frozen.
+            **({} if self.trainable else flags_config(self)),
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FastVLMCausalLM:
+        """The inverse of `get_config`."""
+        config = dict(config)
+        trainable, parts = take_flags(config)
+        model: FastVLMCausalLM = super().from_config(config)
+        if not trainable:
+            set_flags(model, trainable, parts)
+        return model
+
+    @property
+    def parts_with_flags(self) -> list[keras.layers.Layer]:
+        """What it consists of; the layer that gives logits is one of the decoder's."""
+        return [self.backbone]
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """Arguments of `compile`; a sampler that is not KerasHub's own is left out."""
@@ -207,9 +242,11 @@ class FastVLMCausalLM(
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was compiled when it was saved."""
-        config = dict(config)
+        config = portable(config)
         sampler = config.pop("sampler", "auto")
-        self.compile(**keras.saving.deserialize_keras_object(config), sampler=sampler)
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if sampler != "auto":  # not checked: a file must load, whatever its sampler can answer
+            self.sampler = resolve(sampler)
         self.optimizer.build(self.trainable_variables)
 
     def quantize(
@@ -217,8 +254,9 @@ class FastVLMCausalLM(
     ) -> None:
         """Quantizes the decoder and the projector.
 
-        The vision encoder stays in floating point: Keras quantizes no convolutions. Its dense
-        layers may be quantized on their own, `backbone.vision_encoder.quantize(mode)`.
+        The vision encoder stays as it is: Keras quantizes no convolutions. Make its kernels int8
+        by `dl_techniques.compression.quantize_weights(model)`, or its dense layers alone by
+        `backbone.vision_encoder.quantize(mode)`; files and presets keep either.
 
         Args:
             mode: `"int8"`, `"int4"` or `"float8"`.
@@ -226,8 +264,10 @@ class FastVLMCausalLM(
             filters: Further choice of layers, as in `keras.Model.quantize`.
             **kw: Of `keras.Model.quantize`.
         """
-        encoder = {id(layer) for layer in self.backbone.vision_encoder._flatten_layers()}
-        wanted = _layer_filter(filters)
+        encoder = {
+            id(layer) for layer in all_parts(self.backbone.vision_encoder, include_self=True)
+        }
+        wanted = layer_filter(filters)
 
         def chosen(layer: keras.layers.Layer) -> bool:
             # Keras warns about every layer that cannot be quantized; those are not meant here.
@@ -244,13 +284,15 @@ class FastVLMCausalLM(
         Args:
             fold: Also fold what published networks leave unfused, exactly as well.
         """
+        before = self._encoder_form()
         self.backbone.vision_encoder.reparameterize(fold=fold)
-        self._forget_compiled()
+        self._forget_compiled(before)
 
     def reset_reparameterization(self) -> None:
         """Brings the vision encoder back to its training form."""
+        before = self._encoder_form()
         self.backbone.vision_encoder.reset_reparameterization()
-        self._forget_compiled()
+        self._forget_compiled(before)
 
     @property
     def reparameterized(self) -> bool:
@@ -274,8 +316,12 @@ class FastVLMCausalLM(
             self.preprocessor.num_image_tokens = self.backbone.num_image_tokens
         self._forget_compiled()
 
-    def _forget_compiled(self) -> None:
-        """Drops every function that was compiled from the model as it was."""
+    def _forget_compiled(self, form: dict[str, bool] | None = None) -> None:
+        """Drops every function that was compiled from the model as it was, in another form."""
+        optimizer = getattr(self, "optimizer", None)
+        begun = optimizer is not None and optimizer.built
+        if begun and form is not None and form != self._encoder_form():
+            self._compiled_form = {}  # of the optimizer's variables some are gone
         sync_variables(self)
         object.__setattr__(self, "_phases", None)
         for model in (self, self.backbone):
@@ -288,29 +334,22 @@ class FastVLMCausalLM(
         max_shard_size: float | None = 10,
         weights_dtype: str | None = None,
     ) -> None:
-        """Writes a folder that `from_preset` reads.
+        """Writes a folder that `from_preset` reads, as `PresetMixin.save_to_preset`.
 
         Args:
-            preset_dir: The folder; made if needed.
+            preset_dir: As there.
             max_shard_size: Size of a weight file in GB at which another is begun.
             weights_dtype: Float type of the weights on disk, e.g. `"float16"`; they are read
                 into the model's own type. Defaults to the variables' type.
         """
-        super().save_to_preset(str(preset_dir), max_shard_size=max_shard_size)
-        if weights_dtype is not None:
-            store_weights_as(preset_dir, weights_dtype)
+        with updated_folder(preset_dir, part_of_preset) as folder:
+            super().save_to_preset(folder, max_shard_size=max_shard_size)
+            if weights_dtype is not None:
+                store_weights_as(folder, weights_dtype)
 
 
 def _sampler_of(temperature: float) -> Any:
     """How Apple's `predict.py` chooses: transformers' sampling, whose `top_k` is 50."""
-    if not temperature:
+    if temperature == 0.0:
         return "greedy"
     return keras_hub.samplers.TopKSampler(k=TOP_K, temperature=temperature)
-
-
-def _layer_filter(filters: Any) -> Callable[[keras.layers.Layer], bool]:
-    """Keras' layer filters as one function: None, a regex, several, or a function."""
-    if callable(filters):
-        return filters
-    patterns = [filters] if isinstance(filters, str) else filters
-    return lambda layer: patterns is None or any(re.search(p, layer.name) for p in patterns)

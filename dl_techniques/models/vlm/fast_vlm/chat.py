@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from dl_techniques.data.texts import check_text
 from dl_techniques.errors import PromptError
-from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
-from dl_techniques.models.vlm.fast_vlm.chat_template import Message
-from dl_techniques.models.vlm.fast_vlm.phases import DecodeState
-from dl_techniques.models.vlm.fast_vlm.prompts import Prompts, bucket, prompt_bucket
-from dl_techniques.models.vlm.fast_vlm.records import image_list
-from dl_techniques.models.vlm.fast_vlm.sampling import (
+from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts, bucket, prompt_bucket
+from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState
+from dl_techniques.models.vlm.fast_vlm.answer.sampler_checks import check_seed
+from dl_techniques.models.vlm.fast_vlm.answer.sampling import (
     RowRandom,
     Sampler,
     TokenChooser,
@@ -28,8 +27,11 @@ from dl_techniques.models.vlm.fast_vlm.sampling import (
     row_keys,
     seed_of,
 )
-from dl_techniques.models.vlm.fast_vlm.streaming import TextStream, TokenLoop
-from dl_techniques.models.vlm.fast_vlm.tokenizer import IMAGE
+from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream, TokenLoop
+from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import Message
+from dl_techniques.models.vlm.fast_vlm.prompt.records import image_list
+from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import IMAGE
 
 Tensor = Any
 
@@ -43,6 +45,9 @@ class Chat:
         max_new_tokens: Most tokens of an answer; None for what the context leaves.
         sampler: Name or KerasHub sampler; None for the model's. Not beam search.
         seed: Seed of random samplers; None for the sampler's own.
+
+    Raises:
+        SamplingError: the sampler, a number of it or the seed means nothing.
 
     Attributes:
         messages: The conversation so far, `{"role", "content"}` each. A question that was
@@ -71,7 +76,7 @@ class Chat:
         self._max_new_tokens = max_new_tokens
         self._sampler = get_sampler(model.sampler if sampler is None else sampler)
         model._refuse_beams(self._sampler)
-        self._seed = seed_of(self._sampler) if seed is None else seed
+        self._seed = check_seed(seed_of(self._sampler) if seed is None else seed, 1)
         self._stop_ids = model.stop_ids("auto")
         self.reset()
 
@@ -99,10 +104,11 @@ class Chat:
             An iterator over pieces of the answer.
 
         Raises:
-            PromptError: an empty question, a wrong number of pictures, or a conversation that
-                no longer fits the context. The conversation stays as it was.
+            PromptError: a question that is empty or no text, a wrong number of pictures, or a
+                conversation that no longer fits the context. The conversation stays as it was.
             ImageError: a picture that cannot be read.
         """
+        check_text(question, "the question")
         if self._turn is not None:
             self._turn.close()
         self._check_rows()
@@ -175,9 +181,8 @@ class Chat:
             logits, state = phases.extend(prompts, rows, old, keep)
         key = row_keys(self._seed, [[np.asarray(ids, "int32")]])
         choose = TokenChooser(self._sampler, RowRandom(key), phases.functions)
-        return TokenLoop(
-            phases, logits, state, choose, self._stop_ids, np.asarray([limit], "int32")
-        )
+        limits = np.asarray([limit], "int32")
+        return TokenLoop(phases, logits, state, choose, self._stop_ids, limits, rows)
 
     def _unread(self, ids: list[int], keep: int) -> tuple[Prompts, Tensor]:
         """The tokens from `keep` on, and the picture rows that belong to them."""

@@ -11,12 +11,18 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras_hub.src.utils.pipeline_model import PipelineModel
 
+from dl_techniques.compat.keras_hub_pipeline import PipelineModel
 from dl_techniques.data.dataset import ConversationDataset
-from dl_techniques.errors import FusionError, PromptError
-from dl_techniques.models.vlm.fast_vlm.backbone import FastVLMBackbone
-from dl_techniques.models.vlm.fast_vlm.records import to_records
+from dl_techniques.errors import FusionError
+from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.prompt.records import to_records
+from dl_techniques.models.vlm.fast_vlm.weighted import (
+    Weighted,
+    measuring_dataset,
+    refuse_arguments,
+    training_dataset,
+)
 
 
 class TrainingMixin:
@@ -35,48 +41,61 @@ class TrainingMixin:
                 `keras.utils.PyDataset` of ready batches (`ConversationDataset`); without a
                 preprocessor, arrays.
             y: Only for arrays.
-            **kwargs: Of `keras.Model.fit`.
+            **kwargs: Of `keras.Model.fit`. With conversations, `validation_split` holds the last
+                of them out, and `sample_weight` float[N] has one weight per conversation.
+
+        Raises:
+            PromptError: a conversation that cannot be trained on, or an argument that does not go
+                with conversations (`y`, `class_weight`, ...).
         """
         x, kwargs = self._training_data(x, y, kwargs)
         # Past KerasHub's pipeline, which would want TensorFlow or Grain to map the preprocessor.
         return super(PipelineModel, self).fit(x, **kwargs)  # type: ignore[misc]
 
     def evaluate(self, x: Any = None, y: Any = None, **kwargs: Any) -> Any:
-        """Measures loss and metrics on data as in `fit`."""
+        """Measures loss and metrics on data as in `fit`: means over the conversations."""
         kwargs.setdefault("shuffle", False)
-        x, kwargs = self._training_data(x, y, kwargs)
+        x, kwargs = self._training_data(x, y, kwargs, measuring_dataset)
         kwargs.pop("shuffle")
         return super(PipelineModel, self).evaluate(x, **kwargs)  # type: ignore[misc]
 
     def predict(self, x: Any, **kwargs: Any) -> Any:
-        """Logits float[B, L, vocabulary] on data as in `fit`."""
+        """Logits float[B, L, vocabulary] on data as in `fit`, B being their number."""
         kwargs.setdefault("shuffle", False)
         x, kwargs = self._training_data(x, None, kwargs)
         kwargs.pop("shuffle")
-        return super(PipelineModel, self).predict(x, **kwargs)  # type: ignore[misc]
+        logits = super(PipelineModel, self).predict(x, **kwargs)  # type: ignore[misc]
+        # Copies that fill the last batch up are no answers.
+        return logits[: len(x.records)] if isinstance(x, ConversationDataset) else logits
 
-    def _training_data(self, x: Any, y: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _training_data(
+        self, x: Any, y: Any, kwargs: dict[str, Any], make: Any = training_dataset
+    ) -> tuple[Any, dict[str, Any]]:
         """Batches of arrays, and the arguments that go with them."""
         if self._is_ready(x):
             return x, kwargs if y is None else {**kwargs, "y": y}
-        if y is not None:
-            raise PromptError("answers belong into `responses` or assistant messages, not into y")
+        refuse_arguments(y, kwargs)
+        kwargs = dict(kwargs)
         size = kwargs.pop("batch_size", None) or 32
+        data = Weighted(to_records(x), kwargs.pop("sample_weight", None))
+        data, held_out = data.split(kwargs.pop("validation_split", None))
         validation = kwargs.get("validation_data")
         if validation is not None:
-            kwargs = {**kwargs, "validation_data": self._dataset(validation, size, shuffle=False)}
+            validation = validation if self._is_ready(validation) else Weighted.of(validation)
+        elif held_out is not None:
+            validation = held_out
+        if isinstance(validation, Weighted):
+            rows = kwargs.pop("validation_batch_size", None) or size
+            validation = measuring_dataset(validation, self.preprocessor, rows)
+        if validation is not None:
+            kwargs["validation_data"] = validation
         shuffle = bool(kwargs.get("shuffle", True))
-        return self._dataset(x, size, shuffle), {**kwargs, "shuffle": False}
+        return make(data, self.preprocessor, size, shuffle), {**kwargs, "shuffle": False}
 
     def _is_ready(self, x: Any) -> bool:
         """Whether data are batches of arrays already, and not conversations."""
         arrays = isinstance(x, Mapping) and "token_ids" in x
         return self.preprocessor is None or arrays or isinstance(x, keras.utils.PyDataset)
-
-    def _dataset(self, x: Any, batch_size: int, shuffle: bool) -> Any:
-        if self._is_ready(x):
-            return x
-        return ConversationDataset(to_records(x), self.preprocessor, batch_size, shuffle=shuffle)
 
     def _encoder_form(self) -> dict[str, bool]:
         """Which blocks of the vision encoder are fused."""

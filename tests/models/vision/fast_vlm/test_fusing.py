@@ -181,6 +181,20 @@ def test_training_after_fusing_needs_compile() -> None:
     assert all(moved)
 
 
+def test_an_optimizer_that_has_begun_does_not_know_branches_that_came_back() -> None:
+    network = make_smaller_network()
+    network.compile("sgd", "mse")
+    for _ in range(2):  # before the first step no harm is done
+        network.reparameterize()
+        network.reset_reparameterization()
+    fit(network)
+    network.reparameterize()
+    network.reset_reparameterization()
+    with pytest.raises(FusionError, match=r"compile\(\) again"):
+        fit(network)
+    compile_and_fit(network)
+
+
 def test_a_trained_fused_network_goes_back_with_what_it_learned() -> None:
     network, x = make_smaller_network(), pictures()
     network.reparameterize()

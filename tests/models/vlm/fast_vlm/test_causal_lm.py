@@ -9,11 +9,11 @@ import pytest
 
 from dl_techniques.data import ConversationDataset
 from dl_techniques.errors import FusionError, PromptError
-from dl_techniques.layers import int8_projection
+from dl_techniques.layers import dense as int8_projection
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
-from dl_techniques.models.vlm.fast_vlm.phases import Phases
-from dl_techniques.models.vlm.fast_vlm.prompts import align_prompts
+from dl_techniques.models.vlm.fast_vlm.answer.alignment import align_prompts
+from dl_techniques.models.vlm.fast_vlm.answer.phases import Phases
 from tests.models.vlm.fast_vlm.small_model import (
     CONTEXT,
     make_decoder,
@@ -174,8 +174,8 @@ def test_int8_steps_are_those_of_keras(rows, monkeypatch):
     assert np.std(keras_own) > 1e-3
 
 
-@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX keeps turned kernels")
-def test_turned_kernels_follow_the_weights():
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX keeps transposed kernels")
+def test_transposed_kernels_follow_the_weights():
     model = make_model()
     model.quantize("int8")
     ask = {"prompts": ASK["prompts"][:1], "images": ASK["images"][:1]}

@@ -192,3 +192,15 @@ def test_reset_and_the_system_prompt(model):
 def test_beam_search_cannot_chat(model):
     with pytest.raises(ValueError, match="beam"):
         Chat(model, sampler="beam")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("question", [None, 7, b"Why?", "a\udcff"])
+def test_questions_that_are_no_text(model, question):
+    chat = Chat(model, max_new_tokens=2)
+    for images in (None, FIRST):
+        with pytest.raises(PromptError, match="^the question (must be a str|cannot be written)"):
+            chat.ask(question, images=images)
+    assert chat.messages == [] and chat.images == []
+    with pytest.raises(PromptError, match="^`system_prompt` cannot be written as UTF-8"):
+        Chat(model, system_prompt="\ud800").ask("Why?")

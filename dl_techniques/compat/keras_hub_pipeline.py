@@ -1,0 +1,34 @@
+"""KerasHub's way from data to batches, and around it.
+
+Needed for `fit` and for every prompt: ours runs in Python, KerasHub's in TensorFlow or Grain.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras_hub.src.utils.pipeline_model import PipelineModel
+from keras_hub.src.utils.tensor_utils import in_tf_function
+
+__all__ = [
+    "PipelineModel",
+    "add_special_token",
+    "check_vocabulary",
+    "find_special_tokens",
+    "in_tf_function",
+]
+
+
+def add_special_token(tokenizer: Any, token: str, name: str) -> None:
+    """Lets a tokenizer know a special token by the name of an attribute, `end_token` or so."""
+    tokenizer._add_special_token(token, name)
+
+
+def find_special_tokens(tokenizer: Any) -> None:
+    """Looks up the ids of the special tokens in the vocabulary that a tokenizer has now."""
+    tokenizer._update_special_token_ids()
+
+
+def check_vocabulary(tokenizer: Any) -> None:
+    """Raises a ValueError where a tokenizer has no vocabulary yet."""
+    tokenizer._check_vocabulary()

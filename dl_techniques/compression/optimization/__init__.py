@@ -1,0 +1,1 @@
+"""`fastvlm optimize`: recipes and their steps, measured before and after."""

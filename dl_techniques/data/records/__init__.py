@@ -1,0 +1,1 @@
+"""Training files of conversations: their layouts, and the forms of their rows."""

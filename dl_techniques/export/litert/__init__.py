@@ -1,0 +1,1 @@
+"""What all LiteRT files share: operators, precisions, recipes of their quantizer."""

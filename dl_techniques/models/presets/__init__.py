@@ -1,0 +1,1 @@
+"""Presets: folders that this package writes, and the readers of other people's."""

@@ -1,0 +1,1 @@
+"""Prompts to text: alignment, prefill, decoding steps, sampling, streams."""

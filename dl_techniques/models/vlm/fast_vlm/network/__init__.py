@@ -1,0 +1,1 @@
+"""Pictures and token ids to logits: image embedding, splice, decoder."""

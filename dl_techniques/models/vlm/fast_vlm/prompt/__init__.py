@@ -1,0 +1,1 @@
+"""Records to prompts: messages, chat template, tokenizer, pictures as the network takes them."""

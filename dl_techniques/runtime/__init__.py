@@ -1,0 +1,1 @@
+"""Functions compiled, recorded and kept; variables without values; memory."""
