@@ -48,7 +48,8 @@ def read_pictures(paths: Iterable[str | Path], max_pixels: int) -> list[np.ndarr
     """
     from dl_techniques.data.images import load_image
 
-    return [load_image(path, max_pixels=max_pixels) for path in paths]
+    # No encoder takes as much as 2048 px: a larger JPEG may be read at half its size.
+    return [load_image(path, max_pixels=max_pixels, enough=2048) for path in paths]
 
 
 def load_model(preset: str, fuse: bool = True) -> Any:

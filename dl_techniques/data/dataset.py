@@ -102,10 +102,24 @@ class ConversationDataset(keras.utils.PyDataset):
                 f"{preprocessor.sequence_length}."
             )
         self._order = self._new_order()
-        self._pool = ThreadPoolExecutor(workers, "conversations") if workers else None
+        self._threads = workers
         self._ahead = max_queue_size
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        workers = self._threads
+        self._pool = ThreadPoolExecutor(workers, "conversations") if workers else None
         self._pending: dict[int, Future[Batch]] = {}
         self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the batches are made from; threads and batches made ahead stay behind."""
+        left = ("_pool", "_pending", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_threads()
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.records), self.batch_size)
