@@ -12,7 +12,7 @@ DEFAULT_NEW_TOKENS = 64
 IMAGE_HELP = "a picture file, or - for stdin"
 PRESET_HELP = "a shipped preset, a folder, or hf://organisation/name"
 LARGEST_SEED = 2**32 - 1  # what every backend takes
-MAX_PIXELS = 89_478_485  # Pillow's own limit for a picture that is not a bomb
+MAX_PIXELS = 8192 * 6144  # as in data.images, which would have Pillow loaded here
 
 
 @dataclass(frozen=True)

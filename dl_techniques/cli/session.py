@@ -58,10 +58,9 @@ def read_pictures(paths: Iterable[str | Path], max_pixels: int) -> list[np.ndarr
     """
     from dl_techniques.data.images import load_image
 
-    return [
-        load_image(sys.stdin.buffer if path == STDIN else path, max_pixels=max_pixels)
-        for path in paths
-    ]
+    sources = [sys.stdin.buffer if path == STDIN else path for path in paths]
+    # No encoder takes as much as 2048 px: a larger JPEG may be read at half its size.
+    return [load_image(source, max_pixels=max_pixels, enough=2048) for source in sources]
 
 
 def as_taught(question: str, preset: str) -> str:

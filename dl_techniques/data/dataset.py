@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from dl_techniques.compat.keras_models import takes_shapes_of_first_batches
 from dl_techniques.errors import PromptError
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
@@ -106,10 +107,24 @@ class ConversationDataset(keras.utils.PyDataset):
                 f"{preprocessor.sequence_length}."
             )
         self._order = self._order_of(self.epoch)
-        self._pool = ThreadPoolExecutor(workers, "conversations") if workers else None
+        self._threads = workers
         self._ahead = max_queue_size
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        workers = self._threads
+        self._pool = ThreadPoolExecutor(workers, "conversations") if workers else None
         self._pending: dict[int, Future[Batch]] = {}
         self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the batches are made from; threads and batches made ahead stay behind."""
+        left = ("_pool", "_pending", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in left}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_threads()
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.records), self.batch_size)
@@ -193,7 +208,7 @@ class ConversationDataset(keras.utils.PyDataset):
         On TensorFlow, Keras takes the shapes of the first two batches for those of all, unless
         they differ: there the first batch is one position longer than any bucket.
         """
-        if index == 0 and len(self.buckets) > 1 and keras.config.backend() == "tensorflow":
+        if index == 0 and len(self.buckets) > 1 and takes_shapes_of_first_batches():
             return self.buckets[-1] + 1
         longest = max(len(row.token_ids) for row in encoded) - 1
         return next((b for b in self.buckets if b >= longest), self.buckets[-1])

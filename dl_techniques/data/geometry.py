@@ -2,8 +2,8 @@
 
 Resizing is Pillow's: antialiased, in 8 bit, as CLIP-style processors do it. Apple's FastVLM
 pads to a square first and resizes then. `pad_and_resize` gives the very same bytes without ever
-holding the whole square when that would be large: Pillow resizes rows and columns in two
-passes with 8 bit between them, so the pass over rows may run on strips of the padded picture.
+holding the whole square: Pillow resizes rows and columns in two passes with 8 bit between them,
+so the pass over rows may run on strips of the padded picture, and leave its margins out.
 Only pictures with a side above 16384 (a square of 805 MB) are resized first and padded then.
 
 Reference: Apple's FastVLM `llava/mm_utils.py` (`expand2square`),
@@ -25,8 +25,10 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# Padded squares up to 4096 x 4096 (48 MiB) are made whole; larger ones strip by strip.
+# `crop_and_resize` resizes a picture before its crop up to as many pixels.
 MAX_WHOLE_SQUARE = 4096 * 4096
+# Pixels of the padded square that are held at once.
+STRIP_PIXELS = 1 << 20
 # Longest side for which the bytes equal padding first; beyond it time and memory would explode.
 MAX_EXACT_SIDE = 16384
 
@@ -103,8 +105,7 @@ def pad_to_square(image: np.ndarray, color: tuple[int, int, int] = (0, 0, 0)) ->
     if height == width:
         return image
     side = max(height, width)
-    square = np.empty((side, side, 3), "uint8")
-    square[...] = color
+    square = filled(side, side, color)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = image
     return square
@@ -115,7 +116,7 @@ def pad_and_resize(
     size: int,
     color: tuple[int, int, int] = (0, 0, 0),
     interpolation: Interpolation = "bicubic",
-    max_whole_square: int = MAX_WHOLE_SQUARE,
+    max_whole_square: int = STRIP_PIXELS,
 ) -> np.ndarray:
     """`resize(pad_to_square(image, color), size, size)`, in bounded time and memory.
 
@@ -127,41 +128,58 @@ def pad_and_resize(
         size: Side of the result, pixels.
         color: Colour of the margins, 0..255.
         interpolation: Filter name.
-        max_whole_square: Largest padded square, in pixels, that is made in one piece. Above it
-            the result is computed in strips, byte for byte the same.
+        max_whole_square: Pixels of the padded square that are held at once: its strips are
+            resized one after the other, byte for byte as the whole.
 
     Returns:
         uint8[size, size, 3].
     """
     height, width = image.shape[:2]
     side = max(height, width)
-    if height == width or side * side <= max_whole_square:
-        return resize(pad_to_square(image, color), size, size, interpolation)
+    if height == width:
+        return resize(image, size, size, interpolation)
     if side > MAX_EXACT_SIDE:
         new_height, new_width = (max(1, round(n * size / side)) for n in (height, width))
         return pad_to_square(resize(image, new_height, new_width, interpolation), color)
-    return _pad_and_resize_in_strips(image, size, color, interpolation, max_whole_square)
+    rows = _padded_rows(image, size, color, interpolation, max_whole_square)
+    return resize(rows, size, size, interpolation)
 
 
-def _pad_and_resize_in_strips(
+def filled(height: int, width: int, color: tuple[int, int, int]) -> np.ndarray:
+    """`uint8[height, width, 3]` of one colour.
+
+    A row at a time: numpy writes three bytes at a time into a whole picture, twenty times slower.
+    """
+    row = np.empty((width, 3), "uint8")
+    row[...] = color
+    area = np.empty((height, width, 3), "uint8")
+    area[...] = row
+    return area
+
+
+def _padded_rows(
     image: np.ndarray,
     size: int,
     color: tuple[int, int, int],
     interpolation: Interpolation,
     strip_pixels: int,
 ) -> np.ndarray:
-    """The pass over rows on strips of the padded picture, then the pass over columns."""
+    """The rows of the padded square after Pillow's pass over rows: `uint8[side, size, 3]`.
+
+    Rows of the margin have one colour, before the pass and after it. A wide picture's own rows
+    need no padding; those of a tall one are padded in a strip that is used again and again.
+    """
     height, width = image.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    rows = np.empty((side, size, 3), "uint8")
-    rows[...] = color
+    rows = filled(side, size, color)
     step = max(1, strip_pixels // side)
+    strip = filled(min(step, height), side, color) if width < side else None
     for start in range(0, height, step):
         part = image[start : start + step]
-        strip = np.empty((len(part), side, 3), "uint8")
-        strip[...] = color
-        strip[:, left : left + width] = part
+        if strip is not None:
+            strip[: len(part), left : left + width] = part
+            part = strip[: len(part)]
         first = top + start
-        rows[first : first + len(part)] = resize(strip, len(part), size, interpolation)
-    return resize(rows, size, size, interpolation)
+        rows[first : first + len(part)] = resize(part, len(part), size, interpolation)
+    return rows

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
+
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from dl_techniques.data import ConversationDataset
 from dl_techniques.data.dataset import answers_alone
@@ -149,6 +154,27 @@ def test_dataset_is_the_same_with_any_number_of_threads(preprocessor, workers):
                 keras.tree.map_structure(np.testing.assert_array_equal, mine, theirs)
         plain.on_epoch_end()
         threads.on_epoch_end()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_copy_goes_on_where_the_dataset_is(preprocessor, workers):
+    dataset = ConversationDataset(records(5), preprocessor, 2, seed=3, workers=workers)
+    dataset.on_epoch_end()
+    dataset[0]
+    for copied in (pickle.loads(pickle.dumps(dataset)), copy.deepcopy(dataset)):
+        assert copied.epoch == 1 and (copied._pool is None) == (workers == 0)
+        for i in range(3):
+            for mine, theirs in zip(copied[i], dataset[i], strict=True):
+                keras.tree.map_structure(np.testing.assert_array_equal, mine, theirs)
+
+
+def test_rows_may_share_one_open_file(preprocessor):
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).save(buffer, "PNG")
+    rows = [{**row, "images": buffer} for row in records(6)]
+    shared = ConversationDataset(rows, preprocessor, 1, shuffle=False, workers=4)
+    for i in range(6):
+        np.testing.assert_array_equal(shared[i][0]["images"], shared[0][0]["images"])
 
 
 def tiny_model(preprocessor):

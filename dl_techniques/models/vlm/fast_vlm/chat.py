@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from dl_techniques.data.texts import check_text
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts, bucket, prompt_bucket
 from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState
@@ -32,6 +31,7 @@ from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import Message
 from dl_techniques.models.vlm.fast_vlm.prompt.records import image_list
 from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import IMAGE
+from dl_techniques.text import check_text
 
 Tensor = Any
 

@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dl_techniques.data.texts import check_text
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import (
     ChatTemplate,
     Control,
     get_template,
 )
+from dl_techniques.text import check_text
 
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"

@@ -40,7 +40,8 @@ class FastVLMImageConverter(PresetMixin, hub_layers.ImageConverter):
         interpolation: "bicubic", "bilinear", "lanczos" or "nearest".
         mean: three floats, in units of 0..1. Subtracted from the scaled picture.
         std: three floats. The difference is divided by them.
-        max_pixels: int. Larger pictures are refused.
+        max_pixels: int. Larger pictures are refused; a JPEG of up to four times as many is read
+            at half its width and height.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Call arguments:
@@ -114,8 +115,8 @@ class FastVLMImageConverter(PresetMixin, hub_layers.ImageConverter):
 
     def to_uint8(self, source: Any) -> np.ndarray:
         """The geometry alone: any picture to `uint8[S, S, 3]`, before scaling."""
-        image = load_image(source, self.max_pixels)
         size = self.image_size[0]
+        image = load_image(source, self.max_pixels, enough=size)
         if self.mode == "crop":
             return crop_and_resize(image, size, self.interpolation)
         color = (int(255 * self.mean[0]), int(255 * self.mean[1]), int(255 * self.mean[2]))

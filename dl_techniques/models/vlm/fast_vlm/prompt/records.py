@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dl_techniques.data.texts import check_numpy_text, is_text, list_of_texts
 from dl_techniques.errors import PromptError
+from dl_techniques.text import check_numpy_text, is_text, list_of_texts
 
 PROMPT_KEYS = {"prompts", "images", "responses"}
 RECORD_KEYS = {"messages", "images"}

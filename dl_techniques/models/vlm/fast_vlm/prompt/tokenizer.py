@@ -18,7 +18,6 @@ from dl_techniques.compat.keras_hub_pipeline import (
     in_tf_function,
 )
 from dl_techniques.data.damage import one_line
-from dl_techniques.data.texts import check_text
 from dl_techniques.errors import DamagedFileError, PromptError
 from dl_techniques.models.presets.vlm_folder import PresetMixin
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
@@ -36,6 +35,7 @@ from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import (
     TURN_END,
     TURN_START,
 )
+from dl_techniques.text import check_text
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

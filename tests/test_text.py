@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dl_techniques.data.texts import check_numpy_text, check_text
 from dl_techniques.errors import PromptError
+from dl_techniques.text import check_numpy_text, check_text
 
 pytestmark = pytest.mark.once
 
