@@ -13,7 +13,8 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "dl_techniques"
 FLOORS = (
-    ("errors", "typing", "text", "version"),
+    ("errors", "typing", "version"),
+    ("text",),
     ("compat",),
     ("backend",),
     ("kernels",),

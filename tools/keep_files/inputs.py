@@ -57,4 +57,5 @@ def taken_by(model: Any, inputs: dict[str, Array]) -> Any:
         taken = {name: inputs[name] for name in names}
         rows = int(backbone.num_image_tokens)
         return {**taken, "vision_indices": inputs["vision_indices"][:, :rows]}
-    return inputs["pictures"] if model.input_shape[-1] == 3 else inputs["map"]
+    network = getattr(model, "student", model)
+    return inputs["pictures"] if network.input_shape[-1] == 3 else inputs["map"]

@@ -90,13 +90,17 @@ def _magnitude_pruned() -> Any:
     return model
 
 
-def _distilled() -> Any:
+def _pair() -> Any:
     student = networks.fast_vlm()
     teacher = networks.fast_vlm(embed_dims=(8, 24))
     pair = distiller(student, teacher, features=True)
     pair.compile(keras.optimizers.SGD(1e-3), LOSS(from_logits=True))
     pair.fit(*_batch(), verbose=0)
-    return student
+    return pair
+
+
+def _distilled() -> Any:
+    return _pair().student
 
 
 def _own_loss() -> Any:
@@ -148,6 +152,7 @@ KINDS: dict[str, Kind] = {
     "channel_pruned": Kind(lambda: prune_channels(NETWORK(), 0.5), "channel_pruned.keras"),
     "magnitude_pruned": Kind(_magnitude_pruned, "magnitude_pruned.keras"),
     "distilled": Kind(_distilled, "distilled.keras"),
+    "pair": Kind(_pair, "pair.keras"),
     "nested": Kind(networks.nested, "nested.keras"),
     "mobile_one": Kind(networks.mobile_one, "mobile_one.keras"),
     "mobile_one_fused": Kind(lambda: _formed(networks.mobile_one, False), "mobile_one_fused"),
