@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dl_techniques.data import ConversationDataset
+from dl_techniques.data import ConversationDataset, load_image
 from dl_techniques.data.dataset import answers_alone
 from dl_techniques.errors import ImageError, PromptError
 from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
@@ -175,6 +175,15 @@ def test_rows_may_share_one_open_file(preprocessor):
     shared = ConversationDataset(rows, preprocessor, 1, shuffle=False, workers=4)
     for i in range(6):
         np.testing.assert_array_equal(shared[i][0]["images"], shared[0][0]["images"])
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
+def test_floats_of_the_backend_as_pictures(kind):
+    pixels = np.float32([[0.0, 0.5], [0.25, 1.0]])
+    tensor = keras.ops.convert_to_tensor(pixels, dtype=kind)
+    assert load_image(tensor)[..., 0].tolist() == [[0, 128], [64, 255]]
+    with pytest.raises(ImageError, match="divide by 255"):
+        load_image(tensor * 2)
 
 
 def tiny_model(preprocessor):
