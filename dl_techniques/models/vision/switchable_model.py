@@ -22,6 +22,7 @@ from dl_techniques.models.vision import keras_quantization
 from dl_techniques.runtime.memory import older_objects_kept
 from dl_techniques.runtime.recording import recorded_predictions
 from dl_techniques.runtime.traced_once import TracedOnce
+from dl_techniques.typing import Tensor
 
 
 class SwitchableModel(Reparameterizable, PortableCompile, TracedOnce, keras.Model):
@@ -67,7 +68,7 @@ class SwitchableModel(Reparameterizable, PortableCompile, TracedOnce, keras.Mode
             if field.name not in hidden:
                 setattr(self, field.name, getattr(config, field.name))
 
-    def rescaled(self, images: Any) -> Any:
+    def rescaled(self, images: Tensor) -> Any:
         """Pictures as the first convolution takes them, in the type that the network computes in.
 
         Args:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from dl_techniques.errors import DLTechniquesError
+from dl_techniques.typing import Tensor
 
 
 class RefusesCloning:
@@ -19,7 +20,7 @@ class RefusesCloning:
     name: str
     backbone: Any
 
-    def _run_through_graph(self, inputs: Any, operation_fn: Any = None, **kwargs: Any) -> Any:
+    def _run_through_graph(self, inputs: Tensor, operation_fn: Any = None, **kwargs: Any) -> Any:
         """Keras' walk along the graph (3.15), which `clone_model` does with copies of the layers.
 
         Raises:

@@ -19,9 +19,7 @@ from keras import ops
 from dl_techniques.layers.dense import feed_forward
 from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.token_selector import TokenSelector
-
-Tensor = Any
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
