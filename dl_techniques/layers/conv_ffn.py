@@ -14,7 +14,7 @@ from dl_techniques import kernels
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.convolution import DepthwiseConv
 from dl_techniques.layers.dense import feed_forward, project, project_with_gelu
-from dl_techniques.layers.fusion import Array, as_float64
+from dl_techniques.layers.folding import BranchesIntoConv, Fold
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
@@ -77,9 +77,9 @@ class ConvFFN(SwitchableLayer):
         self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", dtype=policy)
         self._channels = 0
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
-        """`folded_conv`, or `conv` (with its BatchNorm)."""
-        return ("folded_conv",) if fused else ("conv",)
+    def folds(self) -> tuple[Fold, ...]:
+        """`conv` and its BatchNorm into `folded_conv`."""
+        return (BranchesIntoConv("folded_conv", self.kernel_size, ("conv",), "conv"),)
 
     def build(self, input_shape: Shape) -> None:
         """Creates the convolution and the second dense layer, which need the channels."""
@@ -128,19 +128,6 @@ class ConvFFN(SwitchableLayer):
         hidden = self.dropout(project_with_gelu(self.fc1, x), training=training)
         return project(self.fc2, hidden)
 
-    def fused_arrays(self) -> tuple[Array, ...]:
-        """Kernel and bias of convolution and BatchNorm together."""
-        return tuple(self.conv.fused())
-
-    def fused_variables(self) -> tuple[Any, ...]:
-        """Kernel and bias of the folded convolution."""
-        return (self.folded_conv.kernel, self.folded_conv.bias)
-
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Puts the difference to `fused` into the convolution and the BatchNorm's shift."""
-        now = self.conv.fused()
-        self.conv.absorb(type(now)(*fused).minus(now))
-
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""
         return {
@@ -160,8 +147,3 @@ def _convolve(dense: keras.layers.Dense, x: Any) -> Any:
 
 def _dense_init() -> dict[str, Any]:
     return {"kernel_initializer": HostTruncatedNormal()}
-
-
-def scale_dense_outputs(dense: Any, scale: Array) -> tuple[Array, Array]:
-    """float64 (kernel, bias) of a dense layer whose outputs are multiplied by `scale`."""
-    return as_float64(dense.kernel) * scale, as_float64(dense.bias) * scale

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from dl_techniques.layers.activations import gelu
+from dl_techniques.layers.folding import BranchesIntoConv, Fold
 from dl_techniques.layers.freezing import LayerOfParts
-from dl_techniques.layers.fusion import Array, Linear, centre_pad
 from dl_techniques.layers.mobile_one_block import ConvNorm, MobileOneBlock, convolution
 from dl_techniques.layers.reparameterization import Reparameterizable, SwitchableLayer
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
@@ -64,9 +64,10 @@ class LargeKernelConv(SwitchableLayer):
         )
         self._channels = 0
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
-        """`fused_conv`, or `large_conv` and `small_conv`."""
-        return ("fused_conv",) if fused else ("large_conv", "small_conv")
+    def folds(self) -> tuple[Fold, ...]:
+        """Both branches into `fused_conv`."""
+        branches = ("large_conv", "small_conv")
+        return (BranchesIntoConv("fused_conv", self.kernel_size, branches, "large_conv"),)
 
     def build(self, input_shape: Shape) -> None:
         """Creates and builds the current form."""
@@ -111,20 +112,6 @@ class LargeKernelConv(SwitchableLayer):
         batch, *sides, _ = input_shape
         height, width = (None if side is None else -(-side // self.strides) for side in sides)
         return (batch, height, width, self.filters)
-
-    def fused_arrays(self) -> tuple[Array, ...]:
-        """Kernel and bias of the fused convolution."""
-        small = self.small_conv.fused()
-        padded = Linear(centre_pad(small.kernel, self.kernel_size), small.bias)
-        return tuple(self.large_conv.fused() + padded)
-
-    def fused_variables(self) -> tuple[Any, ...]:
-        """Kernel and bias of the fused convolution."""
-        return (self.fused_conv.kernel, self.fused_conv.bias)
-
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Puts the difference to `fused` into the large branch."""
-        self.large_conv.absorb(Linear(*fused).minus(Linear(*self.fused_arrays())))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""

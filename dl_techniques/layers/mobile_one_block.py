@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 
 from dl_techniques.layers.activations import get_activation, serialize_activation
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
+from dl_techniques.layers.folding import BranchesIntoConv, add_to
 from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.fusion import (
-    Array,
     Linear,
     as_float64,
     batch_norm_affine,
-    centre_pad,
-    fuse_identity_norm,
     fuse_norm,
     scale_outputs,
 )
@@ -92,12 +89,12 @@ class ConvNorm(LayerOfParts):
         """Both as one convolution."""
         return fuse_norm(as_float64(self.conv.kernel), self.norm, self.depthwise)
 
-    def absorb(self, difference: Linear) -> None:
+    def add(self, difference: Linear) -> None:
         """Adds `difference` to what this layer computes at inference."""
         scale, _ = batch_norm_affine(self.norm)
         change = scale_outputs(difference.kernel, 1.0 / scale, self.depthwise)
-        _add(self.conv.kernel, change)
-        _add(self.norm.beta, difference.bias)
+        add_to(self.conv.kernel, change)
+        add_to(self.norm.beta, difference.bias)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
@@ -202,13 +199,16 @@ class MobileOneBlock(SwitchableLayer):
         """Whether the training form has the BatchNorm branch."""
         return self.use_identity_branch and self.filters == self._channels and self.strides == 1
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
-        """`fused_conv`, or the branches."""
-        if fused:
-            return ("fused_conv",)
+    def folds(self) -> tuple[BranchesIntoConv, ...]:
+        """All branches into `fused_conv`."""
         convs = tuple(f"conv_{i}" for i in range(self.num_conv_branches))
         scale = ("scale",) if self.has_scale else ()
-        return convs + scale + (("identity",) if self.has_identity else ())
+        identity = ("identity",) if self.has_identity else ()
+        learner = next(iter(convs[:1] + identity), None)
+        branches = (*convs, *scale, *identity)
+        return (
+            BranchesIntoConv("fused_conv", self.kernel_size, branches, learner, self.depthwise),
+        )
 
     def build(self, input_shape: Shape) -> None:
         """Creates and builds the current form."""
@@ -263,34 +263,12 @@ class MobileOneBlock(SwitchableLayer):
         """All branches as one convolution."""
         if self.fused_form:
             return Linear(as_float64(self.fused_conv.kernel), as_float64(self.fused_conv.bias))
-        parts = [self._fused_part(name) for name in self.form_parts(False)]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
+        return self.folds()[0].fused(self)
 
-    def _fused_part(self, name: str) -> Linear:
-        part = getattr(self, name)
-        if name == "identity":
-            return fuse_identity_norm(part, self.kernel_size, self.depthwise)
-        linear = part.fused()
-        return Linear(centre_pad(linear.kernel, self.kernel_size), linear.bias)
-
-    def fused_arrays(self) -> tuple[Array, ...]:
-        """Kernel and bias of the fused convolution."""
-        return tuple(self.fused())
-
-    def fused_variables(self) -> tuple[Any, ...]:
-        """Kernel and bias of the fused convolution."""
-        return (self.fused_conv.kernel, self.fused_conv.bias)
-
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Puts the difference to `fused` into the first k x k branch (or the identity's)."""
-        difference = Linear(*fused).minus(self.fused())
-        if self.num_conv_branches:
-            self.conv_0.absorb(difference)
-        elif self.has_identity:
-            _absorb_into_norm(self.identity, difference)
+    def add(self, change: Linear) -> None:
+        """Adds `change` to what the branches compute at inference."""
+        self.set_form(False)
+        self.folds()[0].add(self, change)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""
@@ -307,22 +285,6 @@ class MobileOneBlock(SwitchableLayer):
             "num_conv_branches": self.num_conv_branches,
             "reparameterized": self.fused_form,
         }
-
-
-def _absorb_into_norm(norm: Any, difference: Linear) -> None:
-    """Adds a purely per-channel difference to a lone BatchNorm."""
-    size, _, channels, outputs = difference.kernel.shape
-    centre = difference.kernel[size // 2, size // 2]
-    centre = centre[:, 0] if outputs == 1 else np.diagonal(centre)[:channels]
-    scale, _ = batch_norm_affine(norm)
-    gain = (scale + centre) / scale
-    mean = as_float64(norm.moving_mean)
-    _add(norm.beta, difference.bias + mean * centre)
-    norm.gamma.assign(as_float64(norm.gamma) * gain)
-
-
-def _add(variable: Any, change: Array) -> None:
-    variable.assign((as_float64(variable) + change.reshape(variable.shape)).astype(variable.dtype))
 
 
 def _ceil(length: int | None, stride: int) -> int | None:

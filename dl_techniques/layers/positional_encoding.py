@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from dl_techniques.layers.convolution import DepthwiseConv
-from dl_techniques.layers.fusion import Array, as_float64
+from dl_techniques.layers.folding import BranchesIntoConv, Fold
 from dl_techniques.layers.reparameterization import SwitchableLayer
 
 
@@ -34,9 +34,9 @@ class ConditionalPositionalEncoding(SwitchableLayer):
         self.kernel_size = kernel_size
         self.create_parts()
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
-        """`fused_conv` or `conv`; both are one depthwise convolution with bias."""
-        return ("fused_conv",) if fused else ("conv",)
+    def folds(self) -> tuple[Fold, ...]:
+        """x + conv(x) into `fused_conv`; both are one depthwise convolution with bias."""
+        return (BranchesIntoConv("fused_conv", self.kernel_size, ("conv",), "conv", residual=True),)
 
     def create_parts(self) -> None:
         """Creates the one convolution under the name of the current form."""
@@ -48,23 +48,6 @@ class ConditionalPositionalEncoding(SwitchableLayer):
         if self.fused_form:
             return self.fused_conv(inputs)
         return inputs + self.conv(inputs)
-
-    def fused_arrays(self) -> tuple[Array, ...]:
-        """Kernel with the identity added in its centre, and the bias."""
-        kernel = as_float64(self.conv.kernel).copy()
-        kernel[self.kernel_size // 2, self.kernel_size // 2] += 1.0
-        return kernel, as_float64(self.conv.bias)
-
-    def fused_variables(self) -> tuple[Any, ...]:
-        """Kernel and bias of the fused convolution."""
-        return (self.fused_conv.kernel, self.fused_conv.bias)
-
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Takes the identity out of the kernel again."""
-        kernel = fused[0].copy()
-        kernel[self.kernel_size // 2, self.kernel_size // 2] -= 1.0
-        self.conv.kernel.assign(kernel.astype(self.conv.kernel.dtype))
-        self.conv.bias.assign(fused[1].astype(self.conv.bias.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""

@@ -28,8 +28,9 @@ from dl_techniques.compat.keras_layers import (
     unlocked,
 )
 from dl_techniques.errors import FusionError
+from dl_techniques.layers.folding import Fold
 from dl_techniques.layers.freezing import Flags, LayerOfParts, part_flags, set_flags
-from dl_techniques.layers.fusion import Array, as_float64
+from dl_techniques.layers.fusion import Array, Linear, as_float64
 
 _HALF = ("float16", "bfloat16")
 
@@ -102,9 +103,8 @@ class Reparameterizable:
 class SwitchableLayer(Reparameterizable, LayerOfParts):
     """A layer that exists in a training form and in an inference form.
 
-    Subclasses set `is_fold`, name the sublayers of each form in `form_parts`, create them in
-    `create_parts`, build them in `build_parts`, and give the arithmetic in `fused_arrays` (values
-    of the inference form's variables) and `absorb` (its inverse).
+    Subclasses set `is_fold`, declare in `folds` which parts become which layer, and create the
+    parts of either form in `create_parts`. Both directions are done here.
 
     Args:
         fused_form: bool. Start in the inference form.
@@ -122,9 +122,13 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
         self._branch_values: tuple[Array, ...] | None = None
         self._built_shape: tuple[int | None, ...] | None = None
 
+    def folds(self) -> tuple[Fold, ...]:
+        """What the inference form has folded; a way back runs through them in this order."""
+        raise FusionError(f"{type(self).__name__} does not declare its folds")
+
     def form_parts(self, fused: bool) -> tuple[str, ...]:
         """Names of the sublayers that only this form has."""
-        raise FusionError(f"{type(self).__name__} does not name the sublayers of its forms")
+        return tuple(name for fold in self.folds() for name in fold.parts(fused))
 
     def create_parts(self) -> None:
         """Creates the sublayers of the current form."""
@@ -138,22 +142,28 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
 
     def fused_arrays(self) -> tuple[Array, ...]:
         """float64 values of the inference form's variables, computed from the training form."""
-        raise FusionError(f"{type(self).__name__} does not say how it is fused")
+        return tuple(array for fold in self.folds() for array in fold.fused(self))
 
     def fused_variables(self) -> tuple[Any, ...]:
         """The variables that `fused_arrays` fills, in order."""
-        raise FusionError(f"{type(self).__name__} does not name its fused variables")
+        targets = [fold.target(self) for fold in self.folds()]
+        return tuple(v for target in targets for v in (target.kernel, target.bias))
 
     def branch_variables(self) -> tuple[Any, ...]:
         """The training form's variables that fusing replaces or changes, in order."""
-        return tuple(v for n in self.form_parts(False) for v in _weights(getattr(self, n)))
+        replaced = [v for n in self.form_parts(False) for v in _weights(getattr(self, n))]
+        changed = [v for fold in self.folds() for v in fold.changed(self)]
+        return tuple({id(v): v for v in (*replaced, *changed)}.values())
 
     def neutral_branches(self) -> None:
         """Prepares freshly created branches so that `absorb` can reach any function."""
+        for fold in self.folds():
+            fold.neutral(self)
 
     def absorb(self, fused: tuple[Array, ...]) -> None:
         """Changes the training form so that it computes what `fused` computes."""
-        raise FusionError(f"{type(self).__name__} does not say how it is unfused")
+        for fold, kernel, bias in zip(self.folds(), fused[::2], fused[1::2], strict=True):
+            fold.absorb(self, Linear(kernel, bias))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Builds what the current form consists of."""

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from dl_techniques.layers.conv_ffn import ConvFFN, scale_dense_outputs
+from dl_techniques.layers.conv_ffn import ConvFFN
 from dl_techniques.layers.convolution import DepthwiseConv
+from dl_techniques.layers.folding import BranchesIntoConv, Fold, ScaleIntoDense
 from dl_techniques.layers.freezing import LayerOfParts
-from dl_techniques.layers.fusion import Array, Linear, as_float64, identity_kernel
 from dl_techniques.layers.layer_scale import LayerScale, StochasticDepth
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable, SwitchableLayer
@@ -51,9 +51,14 @@ class RepMixer(SwitchableLayer):
         self.kernel_size, self.layer_scale_init = kernel_size, layer_scale_init
         self._channels = 0
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
-        """`fused_conv`, or `mixer`, `norm` and `layer_scale`."""
-        return ("fused_conv",) if fused else ("mixer", "norm", "layer_scale")
+    def folds(self) -> tuple[Fold, ...]:
+        """x + gamma * (mixer - norm) into `fused_conv`."""
+        return (
+            BranchesIntoConv(
+                "fused_conv", self.kernel_size, ("mixer",), "mixer", minus=("norm",),
+                scale="layer_scale", residual=True,
+            ),
+        )  # fmt: skip
 
     def build(self, input_shape: Shape) -> None:
         """Creates and builds the current form."""
@@ -83,32 +88,6 @@ class RepMixer(SwitchableLayer):
             return self.fused_conv(inputs)
         mixed = self.mixer(inputs, training=training) - self.norm(inputs, training=training)
         return inputs + self.layer_scale(mixed)
-
-    def fused_arrays(self) -> tuple[Array, ...]:
-        """Kernel delta + gamma * (mixer - norm), bias gamma * (mixer - norm)."""
-        gamma = as_float64(self.layer_scale.gamma)
-        difference = self.mixer.fused().minus(self.norm.fused())
-        delta = identity_kernel(self.kernel_size, self._channels, depthwise=True)
-        return delta + difference.kernel * gamma[:, None], difference.bias * gamma
-
-    def fused_variables(self) -> tuple[Any, ...]:
-        """Kernel and bias of the fused convolution."""
-        return (self.fused_conv.kernel, self.fused_conv.bias)
-
-    def neutral_branches(self) -> None:
-        """Gamma 1: at its usual start the branches would have to be 100 000 times larger."""
-        gamma = self.layer_scale.gamma
-        gamma.assign(keras.ops.ones(gamma.shape, gamma.dtype))
-
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Puts the difference to `fused`, over gamma, into the mixer's convolution."""
-        gamma = as_float64(self.layer_scale.gamma)
-        now = Linear(*self.fused_arrays())
-        change = Linear(*fused).minus(now)
-        change = Linear(change.kernel / gamma[:, None], change.bias / gamma)
-        if self.mixer.fused_form:
-            self.mixer.set_form(False)
-        self.mixer.absorb(tuple(self.mixer.fused() + change))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""
@@ -147,9 +126,9 @@ class ScaledFFN(SwitchableLayer):
         self.drop_path = StochasticDepth(drop_path_rate, name="drop_path", dtype=self.dtype_policy)
         self.create_parts()
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
-        """`layer_scale` exists in the training form only."""
-        return () if fused else ("layer_scale",)
+    def folds(self) -> tuple[Fold, ...]:
+        """The layer scale into the second dense layer."""
+        return (ScaleIntoDense("layer_scale", "conv_ffn/fc2"),)
 
     def create_parts(self) -> None:
         """Creates the layer scale, in training form."""
@@ -177,29 +156,6 @@ class ScaledFFN(SwitchableLayer):
             branch = self.layer_scale(branch)
         return inputs + self.drop_path(branch, training=training)
 
-    def branch_variables(self) -> tuple[Any, ...]:
-        """What folding replaces or changes."""
-        fc2 = self.conv_ffn.fc2
-        return (*super().branch_variables(), fc2.kernel, fc2.bias)
-
-    def fused_variables(self) -> tuple[Any, ...]:
-        """The second dense layer takes the layer scale in."""
-        return (self.conv_ffn.fc2.kernel, self.conv_ffn.fc2.bias)
-
-    def fused_arrays(self) -> tuple[Array, ...]:
-        """The second dense layer with its outputs multiplied by gamma."""
-        return scale_dense_outputs(self.conv_ffn.fc2, as_float64(self.layer_scale.gamma))
-
-    def neutral_branches(self) -> None:
-        """Gamma 1."""
-        gamma = self.layer_scale.gamma
-        gamma.assign(keras.ops.ones(gamma.shape, gamma.dtype))
-
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Divides the second dense layer by gamma."""
-        gamma = as_float64(self.layer_scale.gamma)
-        assign_dense(self.conv_ffn.fc2, fused[0] / gamma, fused[1] / gamma)
-
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""
         return {
@@ -210,12 +166,6 @@ class ScaledFFN(SwitchableLayer):
             "layer_scale_init": self.layer_scale_init,
             "folded": self.fused_form,
         }
-
-
-def assign_dense(dense: Any, kernel: Array, bias: Array) -> None:
-    """Sets a dense layer's values from float64 arrays."""
-    dense.kernel.assign(kernel.astype(dense.kernel.dtype))
-    dense.bias.assign(bias.astype(dense.bias.dtype))
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dl_techniques.layers.activations import gelu
-from dl_techniques.layers.conv_ffn import ConvFFN, dense_as_convolutions, scale_dense_outputs
+from dl_techniques.layers.conv_ffn import ConvFFN, dense_as_convolutions
+from dl_techniques.layers.folding import scaled_dense
 from tests.helpers import (
     check_forms,
     check_layer,
@@ -60,12 +61,12 @@ def test_dropout_works_in_training_only() -> None:
     np.testing.assert_array_equal(numbers(layer(x, training=False)), numbers(layer(x)))
 
 
-def test_scale_dense_outputs() -> None:
+def test_scaled_dense() -> None:
     dense, x = keras.layers.Dense(3), random_array(2, 4)
     dense.build(x.shape)
     randomize(dense)
     scale = np.array([1.0, 2.0, -3.0])
-    kernel, bias = scale_dense_outputs(dense, scale)
+    kernel, bias = scaled_dense(dense, scale)
     assert relative_difference(x @ kernel + bias, numbers(dense(x)) * scale) < 1e-6
 
 

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from dl_techniques.layers.attention_kinds import check_kind
-from dl_techniques.layers.conv_ffn import scale_dense_outputs
+from dl_techniques.layers.folding import Fold, NormIntoDense, ScaleIntoDense
 from dl_techniques.layers.freezing import LayerOfParts
-from dl_techniques.layers.fusion import Array, as_float64, batch_norm_affine, relative_change
 from dl_techniques.layers.layer_scale import LayerScale
 from dl_techniques.layers.mobile_one_block import batch_norm
 from dl_techniques.layers.positional_encoding import ConditionalPositionalEncoding
 from dl_techniques.layers.reparameterization import Reparameterizable
-from dl_techniques.layers.repmixer_block import RepMixerBlock, ScaledFFN, assign_dense
+from dl_techniques.layers.repmixer_block import RepMixerBlock, ScaledFFN
 from dl_techniques.models.vision.fast_vlm.attention import Attention
 
 Shape = tuple[int | None, ...]
@@ -82,13 +80,13 @@ class AttentionBlock(ScaledFFN):
                 epsilon=1e-5, name="norm", dtype=self.dtype_policy
             )
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
-        """Attention is exchanged when its `qkv` gains a bias; the rest is training form only."""
-        attention = ("attention",) if self._norm_kind == "batch" else ()
-        if fused:
-            return attention
-        norm = ("norm",) if self._norm_kind == "batch" else ()
-        return (*super().form_parts(False), "attention_scale", *norm, *attention)
+    def folds(self) -> tuple[Fold, ...]:
+        """The BatchNorm into `qkv`, both layer scales into the dense layers before them."""
+        scale = ScaleIntoDense("attention_scale", "attention/proj")
+        if self._norm_kind == "layer":
+            return (*super().folds(), scale)
+        norm = NormIntoDense("norm", "attention/qkv", self._add_qkv_bias)
+        return (norm, *super().folds(), scale)
 
     def create_parts(self) -> None:
         """Creates what the current form has; attention itself once the heads are known."""
@@ -132,35 +130,6 @@ class AttentionBlock(ScaledFFN):
             return self.norm(inputs, training=training)
         return self.norm(inputs)
 
-    def branch_variables(self) -> tuple[Any, ...]:
-        """What folding replaces or changes."""
-        if self._norm_kind == "batch":
-            return super().branch_variables()
-        return (*super().branch_variables(), self.attention.proj.kernel, self.attention.proj.bias)
-
-    def fused_variables(self) -> tuple[Any, ...]:
-        """The dense layers that take norm and layer scales in."""
-        proj, qkv = self.attention.proj, self.attention.qkv
-        folded = (*super().fused_variables(), proj.kernel, proj.bias)
-        return (*folded, qkv.kernel, qkv.bias) if self._norm_kind == "batch" else folded
-
-    def fused_arrays(self) -> tuple[Array, ...]:
-        """ConvFFN's second layer and `proj` times their gammas, `qkv` behind the BatchNorm."""
-        gamma = as_float64(self.attention_scale.gamma)
-        arrays = (*super().fused_arrays(), *scale_dense_outputs(self.attention.proj, gamma))
-        if self._norm_kind == "layer":
-            return arrays
-        scale, shift = batch_norm_affine(self.norm)
-        kernel = as_float64(self.attention.qkv.kernel)
-        bias = as_float64(self.attention.qkv.bias) if self.qkv_bias else 0.0
-        return (*arrays, kernel * scale[:, None], shift @ kernel + bias)
-
-    def neutral_branches(self) -> None:
-        """Gammas 1; the BatchNorm's own start is neutral."""
-        super().neutral_branches()
-        gamma = self.attention_scale.gamma
-        gamma.assign(keras.ops.ones(gamma.shape, gamma.dtype))
-
     def form_word(self) -> bool | str:
         """`True`, `False`, or "biased": the training form with a bias in `qkv`."""
         return "biased" if self.qkv_bias and not self.fused_form else self.fused_form
@@ -172,33 +141,6 @@ class AttentionBlock(ScaledFFN):
             return
         self.qkv_bias = True
         self._replace_parts(False)
-
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Divides by the gammas and undoes the BatchNorm; its shift is refitted to the bias."""
-        if self._norm_kind == "batch":
-            self._absorb_qkv(fused[4], fused[5])
-        super().absorb(fused[:2])
-        gamma = as_float64(self.attention_scale.gamma)
-        assign_dense(self.attention.proj, fused[2] / gamma, fused[3] / gamma)
-
-    def _absorb_qkv(self, kernel: Array, bias: Array) -> None:
-        """Solves `shift @ W = bias` for the BatchNorm's shift, `W * scale = kernel` for W.
-
-        What the shift cannot hold becomes a bias of `qkv`.
-        """
-        scale, shift = batch_norm_affine(self.norm)
-        weights = kernel / scale[:, None]
-        if not self.qkv_bias:
-            refitted = np.linalg.lstsq(weights.T, bias, rcond=None)[0]
-            if relative_change(bias, refitted @ weights) > 1e-4:
-                self._add_qkv_bias()
-            else:
-                beta = as_float64(self.norm.beta) + refitted - shift
-                self.norm.beta.assign(beta.astype(self.norm.beta.dtype))
-        qkv = self.attention.qkv
-        qkv.kernel.assign(weights.astype(qkv.kernel.dtype))
-        if self.qkv_bias:
-            qkv.bias.assign((bias - shift @ weights).astype(qkv.bias.dtype))
 
     def _add_qkv_bias(self) -> None:
         """The training form anew, with a bias; its other parts keep their values."""
