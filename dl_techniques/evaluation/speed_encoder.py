@@ -22,6 +22,7 @@ import numpy as np
 
 from dl_techniques.errors import DLTechniquesError
 from dl_techniques.evaluation.speed import median
+from dl_techniques.models.picture_network import encoder_network
 
 FORMS: dict[str, bool | str] = {"branched": False, "fused": True, "folded": "folded"}
 """Name of a form -> what `FastVLM(reparameterized=...)` calls it: the training form, the published
@@ -61,7 +62,7 @@ def forms_of(network: Any) -> Make:
     Raises:
         DLTechniquesError: the network has no forms.
     """
-    if not hasattr(network, "form_config"):
+    if not encoder_network(network).forms:
         raise DLTechniquesError(
             f"{network.name} is a {type(network).__name__}, which has no branched, fused and "
             "folded forms to compare; expected a FastVLM"

@@ -28,6 +28,7 @@ from dl_techniques.models.vlm.fast_vlm.answer.sampler_checks import (
 from dl_techniques.models.vlm.fast_vlm.cloning import RefusesCloning
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant, build_variant
+from dl_techniques.models.vlm.fast_vlm.picture_side import PictureSide
 from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
@@ -41,6 +42,7 @@ TOP_K = 50
 @keras.saving.register_keras_serializable(package="dl_techniques")
 class FastVLMCausalLM(
     PresetMixin,
+    PictureSide,
     GenerationMixin,
     TrainingMixin,
     TorchParametersMixin,
