@@ -24,8 +24,6 @@ from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.compression.optimization.steps import Lesson, StepReport, run_steps
 from dl_techniques.errors import CompressionError
 
-VLM = "FastVLMCausalLM"
-
 
 def _silent(line: str) -> None:
     """Says nothing."""
@@ -73,12 +71,13 @@ def optimize(
         >>> report.after.bytes / report.before.bytes  # doctest: +SKIP
         0.3
     """
-    from dl_techniques.loading.load import class_of, load_source
+    from dl_techniques.loading.source import load
+    from dl_techniques.models.picture_network import picture_network
 
     named = isinstance(source, (str, Path))
-    model = load_source(source) if named else source
+    model = load(source) if named else source
     name = str(source) if named else model.name
-    if class_of(model) == VLM:
+    if "vlm" in picture_network(model).parts():
         from dl_techniques.compression.optimization.optimizing_vlm import optimize_vlm
 
         sets = None if data is None else Path(data)

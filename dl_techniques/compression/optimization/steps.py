@@ -220,9 +220,9 @@ def _distil(network: Any, source: Any, step: Distil, lesson: Lesson) -> Any:
 
 
 def _load(source: str) -> Any:
-    from dl_techniques.loading.load import load_source
+    from dl_techniques.loading.source import load
 
-    return load_source(source)
+    return load(source)
 
 
 def _fresh(variant: str, source: Any) -> FastVLM:

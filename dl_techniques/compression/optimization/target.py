@@ -70,9 +70,9 @@ def recipe_for_size(
     Example:
         >>> recipe_for_size("tiny.keras", 0.6)  # doctest: +SKIP
     """
-    from dl_techniques.loading.load import load_source
+    from dl_techniques.loading.source import load
 
-    model = load_source(source) if isinstance(source, (str, Path)) else source
+    model = load(source) if isinstance(source, (str, Path)) else source
     base = Recipe(export=export or Export(), training=training or Training())
     smallest = float("inf")
     for recipe in ladder(base, trainable and _is_prunable(model)):
@@ -99,9 +99,9 @@ def _is_prunable(model: Any) -> bool:
 
 def _size(model: Any, recipe: Recipe) -> int | None:
     """Bytes that a rung takes; None where it does not exist for this model."""
-    from dl_techniques.loading.load import VLM_CLASS, class_of
+    from dl_techniques.models.picture_network import picture_network
 
-    if class_of(model) == VLM_CLASS:
+    if "vlm" in picture_network(model).parts():
         return _vlm_size(model, recipe)
     from dl_techniques.compression.channel_pruning import prune_channels
     from dl_techniques.compression.optimization.classifier_files import Files, check_classifier
