@@ -98,8 +98,9 @@ def stream_answer(
     model: Any, question: str, pictures: list[np.ndarray], max_new_tokens: int
 ) -> TextStream:
     """The pieces of one answer as they come."""
-    inputs = {"prompts": question, "images": pictures or None}
-    stream: TextStream = model.stream(inputs, max_new_tokens=max_new_tokens)
+    from dl_techniques.evaluation.answerer import KerasAnswerer
+
+    stream: TextStream = KerasAnswerer(model).stream(question, pictures, max_new_tokens)
     return stream
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dl_techniques.loading.source import ARCHIVE_SUFFIX, load
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -40,8 +42,8 @@ def load_for_answers(
     Not for use in threads that build other models meanwhile.
 
     Args:
-        source: name of a shipped preset, a folder, or `hf://organisation/name`.
-        fuse: fuse the encoder for inference, where it is not fused yet.
+        source: name of a shipped preset, a folder, a `.keras` file, or `hf://organisation/name`.
+        fuse: fuse the encoder for inference, where it has such a form and is not fused yet.
         sampling: how tokens are chosen. Defaults to what the preset says.
 
     Returns:
@@ -59,8 +61,9 @@ def load_for_answers(
     from dl_techniques.runtime.quick_load import loaded_on_the_host
 
     with loaded_on_the_host():
-        model = FastVLMCausalLM.from_preset(source)
-    if fuse and not model.reparameterized:
+        archived = Path(source).suffix == ARCHIVE_SUFFIX
+        model = load(source) if archived else FastVLMCausalLM.from_preset(source)
+    if fuse and model.forms and not model.reparameterized:
         model.reparameterize()
     if sampling is not None:
         set_sampling(model, sampling)

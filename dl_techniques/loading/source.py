@@ -15,7 +15,7 @@ VLM_CLASS = "FastVLMCausalLM"
 MODEL, ARCHIVE, PRESET, CHECKPOINT = "model", "archive", "preset", "checkpoint"
 LITERT, LITERTLM = "litert", "litertlm"
 OF_OTHER_RUNTIMES = (LITERT, LITERTLM)
-_ARCHIVE = ".keras"
+ARCHIVE_SUFFIX = ".keras"
 _BUNDLE = ".litertlm"
 _MANIFEST = "manifest.json"
 
@@ -66,7 +66,7 @@ def find(source: Any) -> Source:
         name = class_of(source)
         return Source(MODEL, None, name, sum(_bytes_of(variable) for variable in source.weights))
     path = Path(source).expanduser()
-    if path.suffix == _ARCHIVE:
+    if path.suffix == ARCHIVE_SUFFIX:
         return _archive(path)
     if path.suffix == _BUNDLE and path.is_file():
         return Source(LITERTLM, path, None, path.stat().st_size)
@@ -109,7 +109,7 @@ def load(source: str | Path) -> Any:
     import dl_techniques
 
     path = Path(source).expanduser()
-    if path.suffix == _ARCHIVE:
+    if path.suffix == ARCHIVE_SUFFIX:
         return _load_archive(path)
     found = find(source)
     if found.model is None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from dl_techniques.compression.optimization.classifier_files import Measured
 from dl_techniques.compression.optimization.measure_vlm import (
-    asking,
     first_token_milliseconds,
     right_answers,
 )
@@ -18,6 +17,7 @@ from dl_techniques.compression.optimization.optimize_report import OptimizeRepor
 from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.errors import CompressionError
 from dl_techniques.evaluation import QuestionSet, load_sets
+from dl_techniques.evaluation.answerer import open_answerer
 from dl_techniques.export.report import Check, ExportReport
 
 UNMEASURED = (
@@ -86,10 +86,10 @@ def measure(
     """An exported model's figures, and its right answers in each set; no sets, no time."""
     if not sets:
         return Measured(size, parameters, None, None), {}
-    with asking(path) as ask:
-        right = right_answers(ask, sets)
+    with open_answerer(path, threads=1) as answerer:
+        right = right_answers(answerer, sets)
         records = [record for questions in sets for record in questions.records]
-        milliseconds = first_token_milliseconds(ask, records)
+        milliseconds = first_token_milliseconds(answerer, records)
     return Measured(size, parameters, milliseconds, sum(right.values()) / len(records)), right
 
 
