@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from dl_techniques.typing import Tensor
+
 Layer = Any
-Tensor = Any
 
 
 def attention_of(layer: Layer) -> Layer:
@@ -53,7 +54,7 @@ def feed_forward_output(layer: Layer) -> Layer:
     return layer._feedforward_output_dense
 
 
-def cosines_and_sines(rotary: Layer, like: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def cosines_and_sines(rotary: Layer, like: Tensor, index: Tensor | int) -> tuple[Tensor, Tensor]:
     """The angles of a rotary embedding, of positions from `index` on.
 
     Args:

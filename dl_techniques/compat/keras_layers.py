@@ -89,7 +89,7 @@ def variables_as_made(layer: Layer) -> tuple[list[Any], list[Any]]:
     return list(layer._trainable_variables), list(layer._non_trainable_variables)
 
 
-def forget_variable(layer: Layer, variable: Any) -> None:
+def forget_variable(layer: Layer, variable: keras.Variable) -> None:
     """Takes a variable from an unlocked layer."""
     layer._untrack_variable(variable)
 

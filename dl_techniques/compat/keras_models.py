@@ -7,17 +7,17 @@ from typing import Any
 import keras
 
 
-def has_strategy(model: Any) -> bool:
+def has_strategy(model: keras.Model) -> bool:
     """Whether a model on TensorFlow was made under a distribution strategy."""
     return model._distribute_strategy is not None
 
 
-def build_for_training(model: Any, specification: Any) -> None:
+def build_for_training(model: keras.Model, specification: Any) -> None:
     """Creates the variables of optimizer and metrics from the shapes of a batch."""
     model._symbolic_build(data_batch=specification)
 
 
-def number_of(optimizer: Any, variable: Any) -> int:
+def number_of(optimizer: Any, variable: keras.Variable) -> int:
     """The place of a variable among those that an optimizer changes."""
     return int(optimizer._get_variable_index(variable))
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
+
+from dl_techniques.typing import Tensor
 
 _WAITING = "uninitialized_variables"  # Keras' name for the list of variables without a value
 
@@ -43,7 +44,7 @@ def initialize(variable: keras.Variable) -> None:
     variable._deferred_initialize()
 
 
-def initialize_with(variable: keras.Variable, tensor: Any) -> None:
+def initialize_with(variable: keras.Variable, tensor: Tensor) -> None:
     """Gives a variable its first value, which may become its memory."""
     variable._initialize(tensor)
     variable._initializer = None

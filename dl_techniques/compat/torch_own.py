@@ -5,9 +5,10 @@ Needed for speed on PyTorch's CPU; a name that is gone is an error in `predict`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Tensor = Any
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def multiplies_bfloat16() -> bool:

@@ -7,13 +7,17 @@ Whoever calibrates says where to look: at the quantizers of a network that learn
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
 
 from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer
 from dl_techniques.runtime.compile import no_gradients
+from dl_techniques.typing import Tensor
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Range:
@@ -23,7 +27,7 @@ class Range:
         self.low = self.high = 0.0
         self.any = False
 
-    def widen(self, inputs: Any) -> None:
+    def widen(self, inputs: Tensor) -> None:
         """Takes some activations in."""
         values = ops.convert_to_numpy(ops.cast(inputs, "float32"))
         # Unlike Python's, these let a value that is no number through.
@@ -43,7 +47,7 @@ class Range:
         quantizer.high.assign(self.high if self.high > self.low else 1.0)
 
 
-def show(model: Any, pictures: Any, batch_size: int) -> None:
+def show(model: keras.Model, pictures: Any, batch_size: int) -> None:
     """Calls a model on all pictures, eagerly, without keeping what a gradient would need.
 
     Args:

@@ -18,6 +18,7 @@ from dl_techniques.compression.channel_map import channel_axes
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.fusion import Array, as_float64
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
+from dl_techniques.typing import Tensor
 
 KINDS = ("l1", "taylor")
 Scores = dict[str, Array]
@@ -181,7 +182,7 @@ class GradientRecorder(keras.optimizers.Optimizer):
         super().build(variables)
         self._seen = [self.add_variable_from_reference(v, name="gradient") for v in variables]
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Any) -> None:
         """Keeps the gradient."""
         seen = self._seen[number_of(self, variable)]
         self.assign(seen, keras.ops.cast(gradient, seen.dtype))

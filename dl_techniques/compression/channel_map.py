@@ -19,11 +19,14 @@ Reference: Fang et al., "DepGraph: Towards Any Structural Pruning", arXiv:2301.1
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dl_techniques.errors import CompressionError
 from dl_techniques.models.vision.fast_vlm.components import AttentionBlock
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
+
+if TYPE_CHECKING:
+    import keras
 
 Label = str | None
 
@@ -103,7 +106,7 @@ def _stem(stem: Any) -> Iterator[Bound]:
     yield from _mobile_one(stem.blocks[2], "stem", "width_0")
 
 
-def _downsample(layer: Any, i: int) -> Iterator[Bound]:
+def _downsample(layer: keras.layers.Layer, i: int) -> Iterator[Bound]:
     large, before, inside = layer.large_kernel, f"width_{i - 1}", f"patch_{i}"
     if large.fused_form:
         yield from _conv(large.fused_conv, before, inside, True)
@@ -139,7 +142,7 @@ def _rep_mixer(mixer: Any, width: str) -> Iterator[Bound]:
     yield Bound(mixer.layer_scale.gamma, (width,))
 
 
-def _attention(block: Any, width: str, place: str) -> Iterator[Bound]:
+def _attention(block: keras.layers.Layer, width: str, place: str) -> Iterator[Bound]:
     norm = getattr(block, "norm", None)
     if norm is not None:
         yield from _norm(norm, width)
@@ -149,7 +152,7 @@ def _attention(block: Any, width: str, place: str) -> Iterator[Bound]:
         yield Bound(block.attention_scale.gamma, (width,))
 
 
-def _conv_ffn(layer: Any, width: str, hidden: str) -> Iterator[Bound]:
+def _conv_ffn(layer: keras.layers.Layer, width: str, hidden: str) -> Iterator[Bound]:
     if layer.fused_form:
         yield from _conv(layer.folded_conv, width, width, True)
     else:
@@ -158,7 +161,9 @@ def _conv_ffn(layer: Any, width: str, hidden: str) -> Iterator[Bound]:
     yield from _dense(layer.fc2, hidden, width)
 
 
-def _mobile_one(block: Any, source: Label, target: str, squeeze: str = "") -> Iterator[Bound]:
+def _mobile_one(
+    block: keras.layers.Layer, source: Label, target: str, squeeze: str = ""
+) -> Iterator[Bound]:
     if block.fused_form:
         yield from _conv(block.fused_conv, source, target, block.depthwise)
     else:
@@ -171,27 +176,29 @@ def _mobile_one(block: Any, source: Label, target: str, squeeze: str = "") -> It
         yield from _squeeze(block.se, target, squeeze)
 
 
-def _squeeze(layer: Any, channels: str, squeeze: str) -> Iterator[Bound]:
+def _squeeze(layer: keras.layers.Layer, channels: str, squeeze: str) -> Iterator[Bound]:
     yield from _dense(layer.reduce, channels, squeeze)
     yield from _dense(layer.expand, squeeze, channels)
 
 
-def _conv_norm(part: Any, source: Label, target: str) -> Iterator[Bound]:
+def _conv_norm(part: keras.layers.Layer, source: Label, target: str) -> Iterator[Bound]:
     yield from _conv(part.conv, source, target, part.depthwise)
     yield from _norm(part.norm, target)
 
 
-def _conv(layer: Any, source: Label, target: str, depthwise: bool) -> Iterator[Bound]:
+def _conv(
+    layer: keras.layers.Layer, source: Label, target: str, depthwise: bool
+) -> Iterator[Bound]:
     yield Bound(layer.kernel, (None, None, source, None if depthwise else target))
     if layer.use_bias:
         yield Bound(layer.bias, (target,))
 
 
-def _dense(layer: Any, source: Label, target: Label) -> Iterator[Bound]:
+def _dense(layer: keras.layers.Layer, source: Label, target: Label) -> Iterator[Bound]:
     yield Bound(layer.kernel, (source, target))
     if layer.use_bias:
         yield Bound(layer.bias, (target,))
 
 
-def _norm(layer: Any, channels: str) -> Iterator[Bound]:
+def _norm(layer: keras.layers.Layer, channels: str) -> Iterator[Bound]:
     return (Bound(variable, (channels,)) for variable in layer.weights)

@@ -10,6 +10,7 @@ from keras import ops
 
 from dl_techniques.errors import CompressionError
 from dl_techniques.runtime.traced_once import TracedOnce
+from dl_techniques.typing import Tensor
 
 Feature = int | str
 Pairs = Sequence[tuple[Feature, Feature]]
@@ -146,7 +147,7 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def _validate_input_compatibility(self, teacher: Any, student: Any) -> None:
+    def _validate_input_compatibility(self, teacher: keras.Model, student: keras.Model) -> None:
         if self._view is None or self._view.size is None:
             super()._validate_input_compatibility(teacher, student)
 
@@ -167,7 +168,7 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         self._teacher_feature_extractor = keras.Model(_inputs(self.teacher), taught)
         self._student_feature_extractor = keras.Model(_inputs(self.student), learned)
 
-    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None, **kwargs: Any) -> Any:
         """The student's outputs; its features wait for `compute_loss`."""
         if self._student_feature_extractor is None:
             return self.student(inputs, training=training, **kwargs)
@@ -175,11 +176,11 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         self._latest.features = features
         return features["final_output"]
 
-    def _extract_all_student_features(self, x: Any, y_pred: Any) -> Any:
+    def _extract_all_student_features(self, x: Tensor, y_pred: Tensor) -> Any:
         features, self._latest.features = self._latest.features, None
         return {"final_output": y_pred} if features is None else features
 
-    def _extract_all_teacher_features(self, x: Any) -> Any:
+    def _extract_all_teacher_features(self, x: Tensor) -> Any:
         return super()._extract_all_teacher_features(x if self._view is None else self._view(x))
 
 
@@ -229,7 +230,7 @@ class TeacherView:
         return pictures * scale + shift
 
 
-def _colours(model: Any) -> tuple[Sequence[float], Sequence[float]] | None:
+def _colours(model: keras.Model) -> tuple[Sequence[float], Sequence[float]] | None:
     """Mean and deviation, on the scale [0, 1], of what a network is called with."""
     preprocessing = getattr(model, "preprocessing", None)
     if preprocessing is None:
@@ -239,12 +240,12 @@ def _colours(model: Any) -> tuple[Sequence[float], Sequence[float]] | None:
     return preprocessing.mean, preprocessing.std
 
 
-def _inputs(model: Any) -> Any:
+def _inputs(model: keras.Model) -> Any:
     """A model's input as it is called with: a lone one is no list."""
     return model.inputs[0] if len(model.inputs) == 1 else model.inputs
 
 
-def _picture_size(model: Any) -> tuple[int, int] | None:
+def _picture_size(model: keras.Model) -> tuple[int, int] | None:
     """(height, width) of the pictures that a model is fixed to."""
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:3]:
@@ -270,7 +271,9 @@ def _projected(source: Any, target: Any, name: str) -> Any:
     return keras.layers.Dense(target.shape[-1], name=f"project_{name}", dtype="float32")(source)
 
 
-def _named_pairs(student: Any, teacher: Any, features: bool | Pairs) -> list[tuple[str, str]]:
+def _named_pairs(
+    student: keras.Model, teacher: keras.Model, features: bool | Pairs
+) -> list[tuple[str, str]]:
     """Names of (student's, teacher's) layers."""
     if features is False:
         return []
@@ -280,7 +283,7 @@ def _named_pairs(student: Any, teacher: Any, features: bool | Pairs) -> list[tup
     return [(_layer_name(student, own), _layer_name(teacher, theirs)) for own, theirs in features]
 
 
-def _feature_layers(model: Any) -> list[Any]:
+def _feature_layers(model: keras.Model) -> list[Any]:
     """The layers whose outputs `extract_features` gives."""
     if not (hasattr(model, "extract_features") and hasattr(model, "stages")):
         raise CompressionError(
@@ -290,7 +293,7 @@ def _feature_layers(model: Any) -> list[Any]:
     return [model.stem, *model.stages]
 
 
-def _layer_name(model: Any, feature: Feature) -> str:
+def _layer_name(model: keras.Model, feature: Feature) -> str:
     if isinstance(feature, str):
         names = [layer.name for layer in model.layers]
     else:
@@ -302,7 +305,7 @@ def _layer_name(model: Any, feature: Feature) -> str:
     return str(feature)
 
 
-def _check_logits(role: str, model: Any) -> None:
+def _check_logits(role: str, model: keras.Model) -> None:
     """Refuses what gives no logits; a softmax of a softmax would teach nothing."""
     if not isinstance(model, keras.Model):
         raise CompressionError(f"the {role} is a {type(model).__name__}, expected a keras.Model")

@@ -193,7 +193,7 @@ class MagnitudePruning(StatefulCallback):
 class _Kernel:
     """One kernel as it is after fusing, and the variables that it comes from."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: keras.layers.Layer) -> None:
         self.layer = layer
         self.path = str(getattr(layer, "path", layer.name))
 
@@ -266,7 +266,7 @@ def _kernels_of(model: keras.Model) -> Iterator[_Kernel]:
         yield kernel
 
 
-def _prunable(layer: Any) -> Iterator[_Kernel]:
+def _prunable(layer: keras.layers.Layer) -> Iterator[_Kernel]:
     """All dense kernels below a layer; blocks of branches as one."""
     if isinstance(layer, MobileOneBlock):
         if not layer.depthwise:

@@ -36,10 +36,11 @@ from dl_techniques.layers.quantized.fake_quant_layers import (
     let_round,
 )
 from dl_techniques.models.vision.switchable_model import SwitchableModel
+from dl_techniques.typing import Tensor
 
 
 def quantization_aware(
-    model: Any,
+    model: keras.Model,
     *,
     bits: int = 8,
     skip: Sequence[str] = (),
@@ -91,7 +92,7 @@ def quantization_aware(
     return copy
 
 
-def _folded_copy(model: Any) -> Any:
+def _folded_copy(model: keras.Model) -> Any:
     """An uncompiled copy with the same weights; fused and folded where it can be."""
     switchable = isinstance(model, SwitchableModel)
     functional = hasattr(model, "operations") or isinstance(model, keras.Sequential)
@@ -110,7 +111,7 @@ def _folded_copy(model: Any) -> Any:
     return copy
 
 
-def _followed_by_relu(model: Any) -> set[str]:
+def _followed_by_relu(model: keras.Model) -> set[str]:
     """Paths of the fused convolutions whose block applies a ReLU right after them."""
     return {
         f"{path}/fused_conv"
@@ -128,7 +129,7 @@ class _Trace(Arithmetic):
         self.rounded: dict[int, Any] = {}
         self.repeated: set[int] = set()
 
-    def activations(self, quantizer: ActivationQuantizer, inputs: Any, training: bool) -> Any:
+    def activations(self, quantizer: ActivationQuantizer, inputs: Tensor, training: bool) -> Any:
         """Notes the tensor; the reference keeps its identity from being used again."""
         if quantizer.name.startswith("outputs"):
             self.rounded[id(inputs)] = inputs
@@ -137,7 +138,7 @@ class _Trace(Arithmetic):
         return inputs
 
 
-def _leave_out_repeated(model: Any) -> None:
+def _leave_out_repeated(model: keras.Model) -> None:
     """Removes the quantizers of inputs that already are another layer's rounded outputs."""
     trace = _Trace()
     with computed_by(trace):
@@ -152,7 +153,7 @@ def _leave_out_repeated(model: Any) -> None:
         note(model, KIND, table)
 
 
-def _input_shape(model: Any) -> tuple[int, ...]:
+def _input_shape(model: keras.Model) -> tuple[int, ...]:
     """The shape of one input; unknown sides are taken as small as the network can have them."""
     side = 2 * getattr(model, "total_stride", 16)
     return (1, *(side if length is None else int(length) for length in model.input_shape[1:]))
@@ -164,14 +165,14 @@ class _Observer(Arithmetic):
     def __init__(self) -> None:
         self.ranges: dict[int, tuple[ActivationQuantizer, Range]] = {}
 
-    def activations(self, quantizer: ActivationQuantizer, inputs: Any, training: bool) -> Any:
+    def activations(self, quantizer: ActivationQuantizer, inputs: Tensor, training: bool) -> Any:
         """Widens the quantizer's range by these inputs."""
         _, seen = self.ranges.setdefault(id(quantizer), (quantizer, Range()))
         seen.widen(inputs)
         return inputs
 
 
-def calibrate(model: Any, pictures: Any, batch_size: int = 32) -> None:
+def calibrate(model: keras.Model, pictures: Any, batch_size: int = 32) -> None:
     """Sets the ranges of all activations to the extremes that they take on some pictures.
 
     Args:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.compat.keras_layers import named_parts
 from dl_techniques.compression.calibration import Range, show
@@ -30,10 +30,14 @@ from dl_techniques.layers.quantized.base import (
 from dl_techniques.layers.quantized.static_int8 import STATIC_INT8_CLASSES, attach
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
 from dl_techniques.models.vision.switchable_model import SwitchableModel
+from dl_techniques.typing import Tensor
+
+if TYPE_CHECKING:
+    import keras
 
 
 def quantize_static(
-    model: Any, pictures: Any, *, skip: Sequence[str] = (), batch_size: int = 32
+    model: keras.Model, pictures: Any, *, skip: Sequence[str] = (), batch_size: int = 32
 ) -> list[str]:
     """Rounds the matrix products of a trained network to int8, inputs and kernels, in place.
 
@@ -85,12 +89,12 @@ def quantize_static(
     return paths
 
 
-def _is_matrix_product(network: Any) -> Any:
+def _is_matrix_product(network: keras.Model) -> Any:
     """Whether a layer multiplies every place of a map by one matrix."""
     gates = [layer for _, layer in named_parts(network) if isinstance(layer, SqueezeExcitation)]
     of_gates = {id(layer) for gate in gates for _, layer in named_parts(gate)}
 
-    def check(layer: Any) -> bool:
+    def check(layer: keras.layers.Layer) -> bool:
         if isinstance(layer, Conv):
             return tuple(layer.kernel_size) == (1, 1) and tuple(layer.strides) == (1, 1)
         return id(layer) not in of_gates
@@ -99,7 +103,7 @@ def _is_matrix_product(network: Any) -> Any:
 
 
 def _seen_ranges(
-    network: Any, layers: Mapping[str, Any], pictures: Any, batch_size: int
+    network: keras.Model, layers: Mapping[str, Any], pictures: Any, batch_size: int
 ) -> dict[str, Range]:
     """The extremes of every layer's inputs."""
     ranges = {path: Range() for path in layers}
@@ -121,7 +125,7 @@ def _watched(places: Mapping[str, tuple[Any, Range]]) -> Iterator[None]:
     """Inside, each range widens to what enters its layer."""
 
     def watching(call: Any, seen: Range) -> Any:
-        def watched_call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        def watched_call(inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
             seen.widen(inputs)
             return call(inputs, *args, **kwargs)
 

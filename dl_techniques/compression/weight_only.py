@@ -8,7 +8,7 @@ and multiplied out when the layer is called; biases and norms stay as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.quantized.base import (
@@ -19,8 +19,11 @@ from dl_techniques.layers.quantized.base import (
 from dl_techniques.layers.quantized.int8_weights import INT8_CLASSES, attach
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 
+if TYPE_CHECKING:
+    import keras
 
-def quantize_weights(model: Any, *, bits: int = 8, skip: Sequence[str] = ()) -> list[str]:
+
+def quantize_weights(model: keras.Model, *, bits: int = 8, skip: Sequence[str] = ()) -> list[str]:
     """Stores the kernels of a trained model as int8, in place.
 
     A network that can be fused is fused and folded first, and cannot be trained afterwards. Of a
@@ -60,7 +63,7 @@ def quantize_weights(model: Any, *, bits: int = 8, skip: Sequence[str] = ()) -> 
     return paths
 
 
-def float_network_of(model: Any) -> Any:
+def float_network_of(model: keras.Model) -> Any:
     """The vision encoder of a vision-language model, or the model itself; folded, if it can be.
 
     Raises:
@@ -75,7 +78,7 @@ def float_network_of(model: Any) -> Any:
     return network
 
 
-def forget_compiled(model: Any) -> None:
+def forget_compiled(model: keras.Model) -> None:
     """Lets a vision-language model notice that its encoder has changed."""
     if hasattr(model, "_forget_compiled"):
         model._forget_compiled()

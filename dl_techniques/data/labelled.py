@@ -76,7 +76,7 @@ def read_labelled(
 
 
 def pictures_for(
-    network: Any,
+    network: keras.Model,
     folder: str | Path,
     batch_size: int = 32,
     *,

@@ -110,7 +110,7 @@ class Preprocessing:
         return {theirs: getattr(self, ours) for ours, theirs in FIELDS.items()}
 
 
-def pixel_range(network: Any) -> str:
+def pixel_range(network: keras.Model) -> str:
     """What the pixels that a network is called with lie in, before mean and deviation.
 
     Example:

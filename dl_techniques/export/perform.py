@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +19,13 @@ from dl_techniques.export.request import ExportRequest
 from dl_techniques.export.subject import PIXELS, Outputs, Subject, make_subject, outputs_of
 from dl_techniques.export.writers.job import Job, Runner, writer_of
 
+if TYPE_CHECKING:
+    import keras
+
 DRAWN = "compared on four drawn pictures; give pictures of your own for figures that mean more"
 
 
-def perform(model: Any, request: ExportRequest, path: Path) -> ExportReport:
+def perform(model: keras.Model, request: ExportRequest, path: Path) -> ExportReport:
     """Writes a file and compares it with Keras.
 
     Args:
@@ -106,7 +109,7 @@ def _input_notes(subject: Subject, request: ExportRequest, compared: bool) -> li
     return [*notes, DRAWN] if compared and request.pictures is None else notes
 
 
-def _whole_model(model: Any, request: ExportRequest, path: Path) -> ExportReport:
+def _whole_model(model: keras.Model, request: ExportRequest, path: Path) -> ExportReport:
     """The vision-language model, by the module that knows how."""
     module, function = _WHOLE[request.format]
     write: Callable[..., ExportReport] = getattr(importlib.import_module(module), function)
@@ -123,13 +126,15 @@ def _whole_model(model: Any, request: ExportRequest, path: Path) -> ExportReport
     )
 
 
-def learned_rounding(model: Any) -> bool:
+def learned_rounding(model: keras.Model) -> bool:
     """Whether a network comes from quantization-aware training."""
     quantization = getattr(model, "quantization", None)
     return quantization is not None and quantization["kind"] == "fake_quant"
 
 
-def _trained_integers(model: Any, part: str, request: ExportRequest, path: Path) -> ExportReport:
+def _trained_integers(
+    model: keras.Model, part: str, request: ExportRequest, path: Path
+) -> ExportReport:
     """The int8 numbers that a network was trained for, instead of its float arithmetic."""
     if request.precision not in ("float32", "int8_static") or request.dynamic_batch:
         raise ExportError(

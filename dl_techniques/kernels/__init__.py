@@ -14,7 +14,6 @@ Example:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import keras
 from keras import ops
@@ -23,6 +22,7 @@ from dl_techniques.kernels import int8_sums, machine
 from dl_techniques.kernels.machine import kind, use
 from dl_techniques.kernels.reference import HIDDEN, pad_symmetrically
 from dl_techniques.kernels.table import TABLE
+from dl_techniques.typing import Tensor
 
 __all__ = [
     "HIDDEN",
@@ -54,10 +54,9 @@ __all__ = [
     "use",
     "write_rows",
 ]
-Tensor = Any
 
 
-def conv(x: Tensor, kernel: Tensor, bias: Tensor = None, stride: int = 1) -> Tensor:
+def conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
     """Dense convolution with `k // 2` zeros on each side.
 
     Args:
@@ -72,7 +71,9 @@ def conv(x: Tensor, kernel: Tensor, bias: Tensor = None, stride: int = 1) -> Ten
     return TABLE["conv"](x, kernel, bias, stride)
 
 
-def depthwise_conv(x: Tensor, kernel: Tensor, bias: Tensor = None, stride: int = 1) -> Tensor:
+def depthwise_conv(
+    x: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1
+) -> Tensor:
     """Depthwise convolution with `k // 2` zeros on each side.
 
     Args:
@@ -87,7 +88,7 @@ def depthwise_conv(x: Tensor, kernel: Tensor, bias: Tensor = None, stride: int =
     return TABLE["depthwise_conv"](x, kernel, bias, stride)
 
 
-def dense(x: Tensor, kernel: Tensor, bias: Tensor = None, with_gelu: bool = False) -> Tensor:
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None, with_gelu: bool = False) -> Tensor:
     """A dense layer: float[..., K] times float[K, N] plus float[N] -> float[..., N].
 
     Args:
@@ -122,7 +123,7 @@ def silu(x: Tensor) -> Tensor:
     return TABLE["silu"](x)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention.
 
     Args:
@@ -190,12 +191,12 @@ def rotate(x: Tensor, cosines: Tensor, signed_sines: Tensor) -> Tensor:
     return TABLE["rotate"](x, cosines, signed_sines)
 
 
-def row_places(index: Tensor, length: int) -> Tensor:
+def row_places(index: Tensor | int, length: int) -> Tensor | int:
     """What `write_rows` wants to know of the slots `index .. index + length`, for all layers."""
     return TABLE["row_places"](index, length)
 
 
-def write_rows(cache: Tensor, places: Tensor, rows: Tensor) -> Tensor:
+def write_rows(cache: Tensor, places: Tensor | int, rows: Tensor) -> Tensor:
     """A cache float[B, S, H, size] with new rows float[B, L, H, size].
 
     Args:
@@ -246,8 +247,8 @@ def takes_dense(x: Tensor, dtype: str, trains: bool) -> bool:
         trains: whether the kernel or the bias may want a gradient.
     """
     if machine.runs_on_torch():
-        x = ops.convert_to_tensor(x)
-        return x.device.type == "cpu" and not machine.may_differentiate(x, trains)
+        tensor = ops.convert_to_tensor(x)
+        return tensor.device.type == "cpu" and not machine.may_differentiate(tensor, trains)
     return dtype == "bfloat16" and machine.multiplies_bfloat16()
 
 
@@ -265,9 +266,9 @@ def multiplies_integers(
         learns: whether a gradient may be wanted.
     """
     if machine.runs_on_torch():
-        x, kernel = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
-        on_cpu = x.device.type == "cpu" and kernel.device.type == "cpu"
-        return on_cpu and not machine.may_differentiate(x, trains=False)
+        rows, integers = ops.convert_to_tensor(x), ops.convert_to_tensor(kernel)
+        on_cpu = rows.device.type == "cpu" and integers.device.type == "cpu"
+        return on_cpu and not machine.may_differentiate(rows, trains=False)
     if learns or machine.kind() != "fastest" or not machine.runs_on_cpu():
         return False
     if machine.runs_on_jax_cpu():

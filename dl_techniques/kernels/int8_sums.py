@@ -12,7 +12,7 @@ beyond that is as good as any of float32.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from keras import ops
 
@@ -20,7 +20,9 @@ from dl_techniques.compat import torch_own
 from dl_techniques.kernels.machine import multiplies_bytes_fast
 from dl_techniques.kernels.reference import quantize_rows
 
-Tensor = Any
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # Of so few rows, PyTorch widens the kernel in pieces that stay in the processor's cache.
 FEW_ROWS = 8
 PIECE = 1 << 18

@@ -16,9 +16,12 @@ from keras import ops
 from dl_techniques.kernels.jax_depthwise_half import packed_sum_of_shifts, packs
 from dl_techniques.kernels.machine import is_jax_on_cpu
 from dl_techniques.kernels.reference import pad_symmetrically
+from dl_techniques.typing import Tensor
 
 
-def jax_depthwise_conv(x: Any, kernel: Any, bias: Any = None, stride: int = 1) -> Any:
+def jax_depthwise_conv(
+    x: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1
+) -> Any:
     """Depthwise convolution with `k // 2` zeros on each side.
 
     Args:
@@ -34,7 +37,7 @@ def jax_depthwise_conv(x: Any, kernel: Any, bias: Any = None, stride: int = 1) -
     return outputs if bias is None else ops.add(outputs, bias)
 
 
-def shifted_depthwise_conv(padded: Any, kernel: Any, stride: int = 1) -> Any:
+def shifted_depthwise_conv(padded: Tensor, kernel: Tensor, stride: int = 1) -> Any:
     """Depthwise convolution of an already padded map, "valid", as shifted multiply-adds.
 
     The sum runs in float32 when the inputs are half precision: the many additions would
@@ -61,7 +64,7 @@ def _compiled() -> Callable[..., Any]:
     return jax.jit(_differentiable(jax), static_argnums=2)
 
 
-def _sum_of_shifts(padded: Any, kernel: Any, stride: int) -> Any:
+def _sum_of_shifts(padded: Tensor, kernel: Tensor, stride: int) -> Any:
     """The forward sum, for any backend."""
     dtype = padded.dtype
     size, _, channels, multiplier = kernel.shape
@@ -87,14 +90,14 @@ def _differentiable(jax: Any) -> Callable[..., Any]:
     barrier = jax.lax.optimization_barrier
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-    def convolve(padded: Any, kernel: Any, stride: int) -> Any:
+    def convolve(padded: Tensor, kernel: Tensor, stride: int) -> Any:
         return _forward_sum(barrier(padded), kernel, stride)
 
-    def forward(padded: Any, kernel: Any, stride: int) -> tuple[Any, Any]:
+    def forward(padded: Tensor, kernel: Tensor, stride: int) -> tuple[Any, Any]:
         padded = barrier(padded)
         return _forward_sum(padded, kernel, stride), (padded, kernel)
 
-    def backward(stride: int, saved: Any, gradient: Any) -> tuple[Any, Any]:
+    def backward(stride: int, saved: Any, gradient: Tensor) -> tuple[Any, Any]:
         padded, kernel = saved
         upstream = _single_precision(gradient)
         return (
@@ -106,14 +109,14 @@ def _differentiable(jax: Any) -> Callable[..., Any]:
     return convolve
 
 
-def _forward_sum(padded: Any, kernel: Any, stride: int) -> Any:
+def _forward_sum(padded: Tensor, kernel: Tensor, stride: int) -> Any:
     """The forward sum on JAX's CPU: of halves four outputs at a time."""
     if packs(keras.backend.standardize_dtype(padded.dtype), kernel.shape[3]):
         return packed_sum_of_shifts(padded, kernel, stride)
     return _sum_of_shifts(padded, kernel, stride)
 
 
-def _input_gradient(padded: Any, kernel: Any, upstream: Any, stride: int) -> Any:
+def _input_gradient(padded: Tensor, kernel: Tensor, upstream: Tensor, stride: int) -> Any:
     """Gradient of the padded map: the upstream, spread by the stride, times the flipped kernel."""
     size, _, channels, multiplier = kernel.shape
     height, width = padded.shape[1:3]
@@ -130,7 +133,7 @@ def _input_gradient(padded: Any, kernel: Any, upstream: Any, stride: int) -> Any
     return ops.sum(ops.reshape(total, (-1, height, width, channels, multiplier)), axis=-1)
 
 
-def _kernel_gradient(padded: Any, kernel: Any, upstream: Any, stride: int) -> Any:
+def _kernel_gradient(padded: Tensor, kernel: Tensor, upstream: Tensor, stride: int) -> Any:
     """Gradient of the kernel: one sum over batch and places for each tap.
 
     A loop, not k * k sums side by side: into each of these XLA would fuse whatever computes the map
@@ -142,7 +145,7 @@ def _kernel_gradient(padded: Any, kernel: Any, upstream: Any, stride: int) -> An
         x = ops.repeat(x, multiplier, axis=-1)
     batch, height, width = x.shape[0], x.shape[1] - size + 1, x.shape[2] - size + 1
 
-    def tap(index: Any) -> Any:
+    def tap(index: Tensor) -> Any:
         start = ops.stack([0 * index, index // size, index % size, 0 * index])
         window = ops.slice(x, start, (batch, height, width, channels * multiplier))
         return ops.sum(_slice(window, (0, 0), (height, width), stride) * upstream, axis=(0, 1, 2))
@@ -151,7 +154,7 @@ def _kernel_gradient(padded: Any, kernel: Any, upstream: Any, stride: int) -> An
     return ops.reshape(sums, (size, size, channels, multiplier))
 
 
-def _spread(x: Any, stride: int, height: int, width: int) -> Any:
+def _spread(x: Tensor, stride: int, height: int, width: int) -> Any:
     """Puts `stride - 1` zeros between the places of `x`, then cuts or pads to height x width."""
     if stride > 1:
         batch, h, w, channels = x.shape
@@ -162,13 +165,13 @@ def _spread(x: Any, stride: int, height: int, width: int) -> Any:
     return ops.pad(x, [[0, 0], [0, height - x.shape[1]], [0, width - x.shape[2]], [0, 0]])
 
 
-def _window(x: Any, i: int, j: int, size: int, stride: int) -> Any:
+def _window(x: Tensor, i: int, j: int, size: int, stride: int) -> Any:
     """The part of the padded map that tap (i, j) multiplies: float[B, H', W', C]."""
     height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
     return _slice(x, (i, j), (i + height, j + width), stride)
 
 
-def _slice(x: Any, start: tuple[int, int], stop: tuple[int, int], stride: int = 1) -> Any:
+def _slice(x: Tensor, start: tuple[int, int], stop: tuple[int, int], stride: int = 1) -> Any:
     """`x[:, start0:stop0:stride, start1:stop1:stride]`; on JAX without its slow index parser."""
     if not is_jax_on_cpu():
         return x[:, start[0] : stop[0] : stride, start[1] : stop[1] : stride]
@@ -182,7 +185,7 @@ def _taps(size: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(size) for j in range(size)]
 
 
-def _single_precision(x: Any) -> Any:
+def _single_precision(x: Tensor) -> Any:
     """Half precision widened to float32; float32 and float64 as they are."""
     dtype = keras.backend.standardize_dtype(x.dtype)
     return ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else ops.convert_to_tensor(x)

@@ -10,11 +10,13 @@ two of these into a complex number.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.compat.jax_own import not_inlined
 
-Tensor = Any
+if TYPE_CHECKING:
+    from jax import Array as Tensor
+
 _ROWS = 2
 _BITS_OF_HALF = 16
 

@@ -13,12 +13,15 @@ import functools
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from dl_techniques.compat import torch_own
 from dl_techniques.errors import DLTechniquesError
+
+if TYPE_CHECKING:
+    import torch
 
 VARIABLE = "DL_TECHNIQUES_KERNELS"
 KINDS = ("fastest", "reference")
@@ -167,7 +170,7 @@ def onednn_multiplies(dtype: Any) -> bool:
     return bool(dtype == torch.float32)
 
 
-def may_run_elsewhere(x: Any) -> bool:
+def may_run_elsewhere(x: torch.Tensor) -> bool:
     """Whether a computation is elsewhere than on this CPU, or traced for what may be elsewhere.
 
     Args:
@@ -179,7 +182,7 @@ def may_run_elsewhere(x: Any) -> bool:
     return bool(traced or x.device.type != "cpu")
 
 
-def may_differentiate(x: Any, trains: bool) -> bool:
+def may_differentiate(x: torch.Tensor, trains: bool) -> bool:
     """Whether PyTorch may want a gradient of what is computed from a tensor.
 
     Args:

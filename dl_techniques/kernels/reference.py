@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import keras
 from keras import ops
 
-Tensor = Any
+from dl_techniques.typing import Tensor
+
 SQRT_HALF = 0.7071067811865476
 # The longest float32 row for which XLA's CPU backend widens a kernel while it reads it: 16 kB.
 LONGEST = 4095
@@ -26,14 +26,16 @@ def pad_symmetrically(x: Tensor, kernel_size: int) -> Tensor:
     return ops.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]]) if margin else x
 
 
-def conv(x: Tensor, kernel: Tensor, bias: Tensor = None, stride: int = 1) -> Tensor:
+def conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
     """The library's convolution of the padded map."""
     padded = pad_symmetrically(x, kernel.shape[0])
     outputs = ops.conv(padded, kernel, strides=stride, padding="valid", data_format="channels_last")
     return outputs if bias is None else ops.add(outputs, bias)
 
 
-def depthwise_conv(x: Tensor, kernel: Tensor, bias: Tensor = None, stride: int = 1) -> Tensor:
+def depthwise_conv(
+    x: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1
+) -> Tensor:
     """The library's depthwise convolution of the padded map."""
     padded = pad_symmetrically(x, kernel.shape[0])
     outputs = ops.depthwise_conv(
@@ -47,7 +49,7 @@ def gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1.0 + ops.erf(x * SQRT_HALF))
 
 
-def dense(x: Tensor, kernel: Tensor, bias: Tensor = None, with_gelu: bool = False) -> Tensor:
+def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None, with_gelu: bool = False) -> Tensor:
     """A product, a sum, and the GELU."""
     outputs = ops.matmul(x, kernel)
     outputs = outputs if bias is None else ops.add(outputs, bias)
@@ -64,7 +66,7 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     return ops.matmul(left, right)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """`ops.dot_product_attention`."""
     return ops.dot_product_attention(q, k, v, mask=mask)
 
@@ -113,12 +115,12 @@ def rotate(x: Tensor, cosines: Tensor, signed_sines: Tensor) -> Tensor:
     return x * cosines + swapped * signed_sines
 
 
-def row_places(index: Tensor, length: int) -> Tensor:
+def row_places(index: Tensor | int, length: int) -> Tensor | int:
     """The first place alone."""
     return index
 
 
-def write_rows(cache: Tensor, places: Tensor, rows: Tensor) -> Tensor:
+def write_rows(cache: Tensor, places: Tensor | int, rows: Tensor) -> Tensor:
     """`ops.slice_update`."""
     return ops.slice_update(cache, (0, places, 0, 0), rows)
 

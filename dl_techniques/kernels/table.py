@@ -12,8 +12,7 @@ from typing import Any
 
 from dl_techniques.kernels import int8_sums, jax_depthwise, jax_products, machine, reference
 from dl_techniques.kernels import torch_operators as torch_own
-
-Tensor = Any
+from dl_techniques.typing import Tensor
 
 
 def always(*arguments: Any, **named: Any) -> bool:
@@ -21,7 +20,9 @@ def always(*arguments: Any, **named: Any) -> bool:
     return True
 
 
-def _pointwise_halves(x: Tensor, kernel: Tensor, bias: Tensor = None, stride: int = 1) -> bool:
+def _pointwise_halves(
+    x: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1
+) -> bool:
     small = kernel.shape[0] == 1 and stride == 1
     return small and jax_products.is_half(x) and machine.multiplies_bfloat16()
 
@@ -30,7 +31,7 @@ def _halves(x: Tensor, *others: Any, **named: Any) -> bool:
     return jax_products.is_half(x) and machine.multiplies_bfloat16()
 
 
-def _no_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor = None) -> bool:
+def _no_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> bool:
     return mask is None
 
 
@@ -76,7 +77,7 @@ def _on_jax(function: Callable[..., Any], suits: Callable[..., bool] = always) -
     return Implementation(machine.runs_on_jax_cpu, function, suits)
 
 
-def _jax_conv(x: Tensor, kernel: Tensor, bias: Tensor = None, stride: int = 1) -> Tensor:
+def _jax_conv(x: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
     return jax_products.jax_dense(x, kernel[0, 0], bias)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -30,7 +30,9 @@ from dl_techniques.kernels.machine import (
     runs_on_torch,
 )
 
-Tensor = Any
+if TYPE_CHECKING:
+    from torch import Tensor
+
 LEVELS = 255
 _USED: ContextVar[list[ByteProduct] | None] = ContextVar("used", default=None)
 

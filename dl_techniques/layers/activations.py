@@ -8,10 +8,11 @@ from typing import Any
 import keras
 
 from dl_techniques import kernels
+from dl_techniques.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-def gelu(x: Any) -> Any:
+def gelu(x: Tensor) -> Any:
     """Exact (erf) GELU, `0.5 * x * (1 + erf(x / sqrt(2)))`, any shape and float dtype.
 
     Not `keras.activations.gelu`: TensorFlow lowers that one to `Erfc`, which ONNX and CoreML

@@ -22,6 +22,7 @@ from typing import Any
 from keras import ops
 
 from dl_techniques import kernels
+from dl_techniques.typing import Tensor
 
 KINDS = ("full", "window", "strided", "linear")
 DEFAULT_EXTENT = {"window": 8, "strided": 2}
@@ -46,7 +47,7 @@ def check_kind(kind: str, extent: int | None) -> int:
     return chosen
 
 
-def attend(q: Any, k: Any, v: Any, kind: str = "full", extent: int = 0) -> Any:
+def attend(q: Tensor, k: Tensor, v: Tensor, kind: str = "full", extent: int = 0) -> Any:
     """Applies one kind of attention: float[B, H, W, heads, D] three times -> the same once.
 
     Args:
@@ -71,17 +72,17 @@ def attend(q: Any, k: Any, v: Any, kind: str = "full", extent: int = 0) -> Any:
     return _unflatten(kernels.attention(_flat(q), _flat(k), _flat(v)), q)
 
 
-def _flat(x: Any) -> Any:
+def _flat(x: Tensor) -> Any:
     """float[B, H, W, heads, D] -> float[B, H * W, heads, D]."""
     batch, height, width, heads, size = ops.shape(x)
     return ops.reshape(x, (batch, height * width, heads, size))
 
 
-def _unflatten(x: Any, like: Any) -> Any:
+def _unflatten(x: Tensor, like: Any) -> Any:
     return ops.reshape(x, ops.shape(like))
 
 
-def _kernel_attention(q: Any, k: Any, v: Any) -> Any:
+def _kernel_attention(q: Tensor, k: Tensor, v: Tensor) -> Any:
     """phi(q) (phi(k)' v) over phi(q) sum(phi(k)), with phi = elu + 1, in float32."""
     kind = v.dtype
     q, k, v = (ops.cast(x, "float32") for x in (q, k, v))
@@ -91,7 +92,7 @@ def _kernel_attention(q: Any, k: Any, v: Any) -> Any:
     return ops.cast(ops.einsum("bnhd,bhde->bnhe", q, context) / total[..., None], kind)
 
 
-def _pooled(x: Any, side: int) -> Any:
+def _pooled(x: Tensor, side: int) -> Any:
     """Means over cells of `side` x `side`, flat; cells at the edge hold what there is of them."""
     batch, height, width, heads, size = ops.shape(x)
     counts = _cell_sums(ops.ones((1, height, width, 1), x.dtype), side)
@@ -99,7 +100,7 @@ def _pooled(x: Any, side: int) -> Any:
     return ops.reshape(means, (batch, -1, heads, size))
 
 
-def _cell_sums(x: Any, side: int) -> Any:
+def _cell_sums(x: Tensor, side: int) -> Any:
     """Sums over cells that begin at the upper left corner: float[B, H, W, C] -> [B, cells, C]."""
     batch, height, width, channels = ops.shape(x)
     below, right = -height % side, -width % side
@@ -109,13 +110,13 @@ def _cell_sums(x: Any, side: int) -> Any:
     return ops.reshape(x, (batch, rows * columns, channels))
 
 
-def _window(q: Any, k: Any, v: Any, side: int) -> Any:
+def _window(q: Tensor, k: Tensor, v: Tensor, side: int) -> Any:
     """Every window for itself; places that pad the last ones are seen by nobody."""
     batch, height, width, heads, size = ops.shape(q)
     below, right = -height % side, -width % side
     rows, columns = (height + below) // side, (width + right) // side
 
-    def windows(x: Any) -> Any:
+    def windows(x: Tensor) -> Any:
         channels = ops.shape(x)[3:]
         x = ops.pad(x, ((0, 0), (0, below), (0, right)) + ((0, 0),) * len(channels))
         x = ops.reshape(x, (-1, rows, side, columns, side, *channels))

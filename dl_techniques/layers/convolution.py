@@ -13,8 +13,7 @@ import keras
 
 from dl_techniques import kernels
 from dl_techniques.layers.initializers import HostTruncatedNormal
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape, Tensor
 
 
 def _padded_shape(shape: Shape, kernel_size: int) -> Shape:
@@ -64,7 +63,7 @@ class Conv(keras.layers.Conv2D):
         kwargs.setdefault("kernel_initializer", HostTruncatedNormal())
         super().__init__(filters, _check_kernel(kernel_size), strides, use_bias=use_bias, **kwargs)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Any:
         """Pads, convolves, adds the bias."""
         size, step = self.kernel_size[0], self.strides[0]
         if size == 1 and step > 1:
@@ -122,7 +121,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
             **kwargs,
         )
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Any:
         """Pads, convolves each channel by itself, adds the bias."""
         bias = self.bias if self.use_bias else None
         outputs = kernels.depthwise_conv(inputs, self.kernel, bias, self.strides[0])
@@ -137,7 +136,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         return _square_config(super().get_config())
 
 
-def _activated(layer: Any, outputs: Any) -> Any:
+def _activated(layer: keras.layers.Layer, outputs: Tensor) -> Any:
     return outputs if layer.activation is None else layer.activation(outputs)
 
 

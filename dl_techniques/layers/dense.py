@@ -29,8 +29,8 @@ from dl_techniques.layers.dense_float import (
     floats_to_vocabulary,
     project_floats,
 )
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 Transposed = Mapping[int, Tensor]
 _TRANSPOSED: ContextVar[Transposed | None] = ContextVar("transposed", default=None)
 
@@ -177,14 +177,14 @@ def _is_int8(layer: keras.layers.Layer) -> bool:
     )
 
 
-def _integers(layer: Any) -> Any:
+def _integers(layer: keras.layers.Layer) -> Any:
     """The int8 kernel of a layer that `_is_int8`, or an embedding's int8 table."""
     if isinstance(layer, keras.layers.ReversibleEmbedding):
         return table_of(layer) if layer.tie_weights else layer.reverse_embeddings
     return integer_kernel(layer)
 
 
-def _is_ours(layer: Any, x: Tensor, axes: int) -> bool:
+def _is_ours(layer: keras.layers.Layer, x: Tensor, axes: int) -> bool:
     """Whether there is a faster way than the layer's own, and no gradient is wanted.
 
     Args:
@@ -206,7 +206,9 @@ def _is_ours(layer: Any, x: Tensor, axes: int) -> bool:
     )
 
 
-def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequence[Any]]:
+def _quantize(
+    layer: keras.layers.Layer, x: Tensor, axes: int
+) -> tuple[Tensor, Tensor, Sequence[Any]]:
     """`AbsMaxQuantizer`, row by row.
 
     Returns:
@@ -221,9 +223,9 @@ def _quantize(layer: Any, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Sequenc
 
 
 def _product(
-    layer: Any,
+    layer: keras.layers.Layer,
     quantized: tuple[Tensor, Tensor, Sequence[Any]],
-    variable: Any,
+    variable: keras.Variable,
     kernel_scale: Any,
     axes: int,
     tied: bool = False,
@@ -232,9 +234,9 @@ def _product(
     numbers, scale, outer = quantized
     kernel, kernel_scale = ops.convert_to_tensor(variable), ops.convert_to_tensor(kernel_scale)
     units = kernel.shape[:1] if tied else kernel.shape[axes:]
-    transposed = (_TRANSPOSED.get() or {}).get(id(variable))
-    if tied or transposed is not None:
-        sums = kernels.int8_matmul(numbers, kernel if tied else transposed, transposed=True)
+    units_first = kernel if tied else (_TRANSPOSED.get() or {}).get(id(variable))
+    if units_first is not None:
+        sums = kernels.int8_matmul(numbers, units_first, transposed=True)
     else:
         sums = kernels.int8_matmul(numbers, ops.reshape(kernel, (numbers.shape[1], -1)))
     outputs = ops.cast(sums, layer.compute_dtype)
@@ -242,7 +244,7 @@ def _product(
     return ops.reshape(outputs, (*outer, *units))
 
 
-def _finish(layer: Any, outputs: Tensor) -> Tensor:
+def _finish(layer: keras.layers.Layer, outputs: Tensor) -> Tensor:
     """Bias and activation, as far as the layer has them."""
     if layer.bias is not None:
         outputs = outputs + ops.convert_to_tensor(layer.bias)

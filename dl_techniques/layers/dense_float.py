@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import keras
 from keras import ops
 
 from dl_techniques import kernels
-
-Tensor = Any
+from dl_techniques.typing import Tensor
 
 
 def project_floats(layer: keras.layers.Layer, x: Tensor, with_gelu: bool = False) -> Tensor:
@@ -50,7 +48,8 @@ def _spread(bias: Tensor, units: tuple[int, ...]) -> Tensor:
 
 def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """`x.reshape(shape)`, unless it is so already: every view takes a recording its time."""
-    return x if tuple(x.shape) == shape else x.reshape(shape)
+    same = tuple(x.shape) == shape
+    return x if same else ops.convert_to_tensor(x).reshape(shape)
 
 
 def floats_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ def _contracted_by(equation: str) -> int:
     return 0
 
 
-def _multiplies_floats(layer: Any, x: Tensor, plain: bool) -> bool:
+def _multiplies_floats(layer: keras.layers.Layer, x: Tensor, plain: bool) -> bool:
     """Whether a layer's floats may be multiplied by `kernels.dense`.
 
     Args:

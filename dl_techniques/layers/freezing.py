@@ -27,7 +27,7 @@ OWN, PARTS = "trainable", "trainable_parts"
 Flags = dict[str, bool]
 
 
-def _named_parts(layer: Any) -> Iterator[tuple[str, Any]]:
+def _named_parts(layer: keras.layers.Layer) -> Iterator[tuple[str, Any]]:
     """The layers right below a layer with their names in paths; each name comes once.
 
     A model whose layers are not those of its graph says itself what it consists of, in
@@ -48,20 +48,20 @@ def _named_parts(layer: Any) -> Iterator[tuple[str, Any]]:
         yield (f"{name}#{number}" if number else name), part
 
 
-def _stable_name(layer: Any) -> str:
+def _stable_name(layer: keras.layers.Layer) -> str:
     """A layer's name; if Keras made it from the class, that without the number behind it."""
     bare = re.sub(r"_\d+$", "", layer.name)
     automatic = bare.replace("_", "") == type(layer).__name__.replace("_", "").lower()
     return bare if automatic else str(layer.name)
 
 
-def own_variables(layer: Any) -> list[tuple[Any, bool]]:
+def own_variables(layer: keras.layers.Layer) -> list[tuple[Any, bool]]:
     """The variables of a layer itself, and whether each follows the layer's flag."""
     born_trainable, others = variables_as_made(layer)
     return [(v, True) for v in born_trainable] + [(v, False) for v in others]
 
 
-def _below(layer: Any) -> list[tuple[str, str, Any]]:
+def _below(layer: keras.layers.Layer) -> list[tuple[str, str, Any]]:
     """(path, path of the part above, part) of all parts, every one after all that hold it."""
     found: list[tuple[str, str, Any]] = []
     seen: set[int] = set()
@@ -78,7 +78,7 @@ def _below(layer: Any) -> list[tuple[str, str, Any]]:
     return found[::-1]
 
 
-def part_flags(layer: Any) -> Flags:
+def part_flags(layer: keras.layers.Layer) -> Flags:
     """The flags of everything below a layer that are not what the part above says.
 
     Example:
@@ -97,7 +97,7 @@ def part_flags(layer: Any) -> Flags:
     return flags
 
 
-def _variable_flags(layer: Any, path: str) -> Flags:
+def _variable_flags(layer: keras.layers.Layer, path: str) -> Flags:
     # The matrices of LoRA are merged when a layer is saved: nothing is left to have a flag.
     return {
         f"{path}:{variable.name}": bool(variable.trainable)
@@ -107,7 +107,7 @@ def _variable_flags(layer: Any, path: str) -> Flags:
     }
 
 
-def set_flags(layer: Any, trainable: bool, flags: Mapping[str, bool]) -> None:
+def set_flags(layer: keras.layers.Layer, trainable: bool, flags: Mapping[str, bool]) -> None:
     """Gives a layer its flag, and everything below it the flags that `part_flags` read.
 
     What `flags` does not name takes the flag of the part above it. Names of parts that the layer
@@ -132,7 +132,7 @@ def set_flags(layer: Any, trainable: bool, flags: Mapping[str, bool]) -> None:
                 variable.trainable = wanted
 
 
-def flags_config(layer: Any) -> dict[str, Any]:
+def flags_config(layer: keras.layers.Layer) -> dict[str, Any]:
     """What a config that was written by hand says about flags; nothing where all is trainable."""
     own = {} if layer.trainable else {OWN: False}
     flags = part_flags(layer)

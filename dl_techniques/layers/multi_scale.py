@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

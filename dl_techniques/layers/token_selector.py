@@ -8,9 +8,7 @@ import keras
 from keras import ops
 
 from dl_techniques.layers.freezing import LayerOfParts
-
-Tensor = Any
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

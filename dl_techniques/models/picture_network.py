@@ -15,6 +15,7 @@ from dl_techniques.data.geometry import pad_and_resize
 from dl_techniques.data.images import ImageSource, load_image
 from dl_techniques.data.preprocessing import UNIT
 from dl_techniques.errors import ExportError
+from dl_techniques.typing import Tensor
 
 Size = tuple[int, int]
 NAMES = ("FastVLM", "MobileOne", "FastVLMCausalLM")
@@ -84,7 +85,7 @@ class PictureNetwork(Protocol):
     def fold(self) -> None:
         """Fuses and folds everything that can be; what it computes stays the same."""
 
-    def part_outputs(self, part: str, images: Any) -> dict[str, Any]:
+    def part_outputs(self, part: str, images: Tensor) -> dict[str, Tensor]:
         """A part's named outputs.
 
         Args:
@@ -133,7 +134,7 @@ class FixedEncoder:
     def fold(self) -> None:
         """There is nothing to fold."""
 
-    def part_outputs(self, part: str, images: Any) -> dict[str, Any]:
+    def part_outputs(self, part: str, images: Tensor) -> dict[str, Tensor]:
         """The map."""
         return {"features": self.encoder(images)}
 

@@ -69,12 +69,12 @@ def without_values() -> Iterator[Unfilled]:
         yield unfilled
 
 
-def is_unfilled(variable: Any) -> bool:
+def is_unfilled(variable: keras.Variable) -> bool:
     """Whether a variable still has no value."""
     return isinstance(variable, keras.Variable) and not has_value(variable)
 
 
-def place(variable: Any, array: np.ndarray) -> None:
+def place(variable: keras.Variable, array: np.ndarray) -> None:
     """Gives a variable its value, in its own type, without a detour over another one.
 
     Args:

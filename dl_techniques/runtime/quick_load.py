@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 RANDOM = ("RandomNormal", "TruncatedNormal", "RandomUniform", "VarianceScaling")
 CONSTANT = ("Zeros", "Ones", "Constant")
@@ -54,7 +57,7 @@ def loaded_on_the_host() -> Iterator[None]:
 
     assign = keras.Variable.assign
 
-    def cast_and_assign(variable: Any, value: Any) -> Any:
+    def cast_and_assign(variable: keras.Variable, value: Any) -> Any:
         if isinstance(value, (np.ndarray, h5py.Dataset)) and variable.dtype == "float32":
             value = np.asarray(value, "float32")
         return assign(variable, value)

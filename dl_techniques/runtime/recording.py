@@ -103,7 +103,7 @@ def _record(function: Callable[..., Any], args: Any) -> tuple[Callable[..., Any]
         return function, function(*args)
 
 
-def recorded_predictions(model: Any, predict_function: Any) -> Any:
+def recorded_predictions(model: keras.Model, predict_function: Any) -> Any:
     """A model's predict function, recorded when it runs often: on PyTorch, unless the model is
     compiled otherwise or runs eagerly; the function itself elsewhere.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -164,3 +166,9 @@ def test_the_distiller_asks_its_hooks() -> None:
         "_validate_input_compatibility",
     ):
         assert callable(getattr(keras.distillation.Distiller, name))
+
+
+def test_models_are_cloned_by_a_walk_along_their_graph() -> None:
+    """Without: `clone_model` of a whole model unties its embedding in silence."""
+    names = inspect.signature(network()._run_through_graph).parameters
+    assert list(names)[:2] == ["inputs", "operation_fn"]

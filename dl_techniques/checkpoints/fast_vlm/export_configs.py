@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras_hub
 
@@ -11,6 +11,9 @@ from dl_techniques.errors import VariantError
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
+
+if TYPE_CHECKING:
+    import keras
 
 IMAGE_TOKEN_ID = 151646
 LONGEST = 32768
@@ -66,7 +69,7 @@ def model_config(
     }
 
 
-def text_config(decoder: Any) -> dict[str, Any]:
+def text_config(decoder: keras.Model) -> dict[str, Any]:
     """`text_config` of a Qwen2 decoder.
 
     Raises:

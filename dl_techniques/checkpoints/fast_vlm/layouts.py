@@ -13,11 +13,14 @@ In Apple's layout the decoder shares its prefix with the other two.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dl_techniques.checkpoints.language import DecoderSpec, decoder_map
 from dl_techniques.checkpoints.weight_map import DENSE, Rule, WeightMap, build_map
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+
+if TYPE_CHECKING:
+    import keras
 
 HEAD = "lm_head.weight"
 COUNTERS = r".*\.num_batches_tracked"
@@ -67,7 +70,7 @@ class Layout:
         return build_map(((_short(v), v) for v in backbone.projector.weights), rules)
 
 
-def _short(variable: Any) -> str:
+def _short(variable: keras.Variable) -> str:
     """The last two parts of a path: what stands before depends on where the layer was built."""
     return "/".join(str(variable.path).split("/")[-2:])
 

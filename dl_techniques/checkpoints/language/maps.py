@@ -7,7 +7,7 @@ matrices (heads * numbers a head, width). The rest differs in names and in trans
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from dl_techniques.checkpoints.weight_map import (
     WeightMap,
     build_map,
 )
+
+if TYPE_CHECKING:
+    import keras
 
 OPT_OFFSET = 2
 """Rows in front of OPT's table of positions, for padding; no position reads them."""
@@ -215,7 +218,7 @@ def decoder_map(
     return _joined(entries, PHI3_JOINED) if spec.family == "phi3" else entries
 
 
-def _path(variable: Any) -> str:
+def _path(variable: keras.Variable) -> str:
     return str(variable.path)
 
 

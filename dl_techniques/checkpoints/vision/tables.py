@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.checkpoints.weight_map import (
     CHANNELS,
@@ -23,6 +23,9 @@ from dl_techniques.checkpoints.weight_map import (
     Transform,
 )
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -259,7 +262,7 @@ def _pairs(fields: dict[str, str]) -> dict[str, str]:
     }
 
 
-def relative_paths(model: Any) -> list[tuple[str, Any]]:
+def relative_paths(model: keras.Model) -> list[tuple[str, Any]]:
     """(path below the model, variable) pairs; random generators' states are none of a file's.
 
     The networks that a part stands in have their names in front; the part's own name is where the

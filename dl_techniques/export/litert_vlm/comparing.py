@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
@@ -18,6 +18,9 @@ from dl_techniques.errors import ExportError
 from dl_techniques.export.gates import GATES
 from dl_techniques.export.litert_vlm import probe
 from dl_techniques.export.report import Check, compare_arrays
+
+if TYPE_CHECKING:
+    import keras
 
 COMPARED_TOKENS = 24
 SECONDS = 3600
@@ -51,7 +54,7 @@ class Reading:
     tokens: tuple[int, ...]
 
 
-def read_with_keras(model: Any, case: Case, cache_length: int) -> Reading:
+def read_with_keras(model: keras.Model, case: Case, cache_length: int) -> Reading:
     """Keras' own reading of a prompt.
 
     Raises:

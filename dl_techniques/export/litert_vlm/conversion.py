@@ -15,8 +15,8 @@ import keras
 from dl_techniques.data.files import atomic_writer
 from dl_techniques.errors import ExportError, MissingExtraError, install_hint
 from dl_techniques.export.litert.litert_precision import apply_settings, converter_settings
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 # What a flatbuffer can address; a longer file cannot be read back.
 MAX_BYTES = 2**31 - 1
 
@@ -36,7 +36,7 @@ class Signature:
 
 def write_signatures(
     path: Path,
-    layer: Any,
+    layer: keras.layers.Layer,
     signatures: Mapping[str, Signature],
     precision: str = "float32",
 ) -> Path:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -40,6 +40,9 @@ from dl_techniques.export.report import Check, ExportReport
 from dl_techniques.export.staging import staged
 from dl_techniques.hosts import litert
 
+if TYPE_CHECKING:
+    import keras
+
 QUESTION = "What is in this picture?"
 DRAWN = "compared on four drawn pictures; give pictures of your own for figures that mean more"
 HOST_FILE = Path(litert.__file__)
@@ -48,7 +51,7 @@ GREEDY = f"compared over {COMPARED_TOKENS} greedy tokens a prompt, stop tokens n
 
 
 def export_vlm(
-    model: Any,
+    model: keras.Model,
     folder: str | Path,
     *,
     image_size: int | None = None,
@@ -110,7 +113,7 @@ def export_vlm(
 
 
 def compare(
-    model: Any,
+    model: keras.Model,
     folder: Path,
     cases: Sequence[Case],
     cache_length: int,
@@ -133,7 +136,7 @@ def compare(
     return compare_readings(expected, got, precision, model.stop_ids())
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: keras.Model) -> None:
     if getattr(model, "preprocessor", None) is None:
         raise ExportError(
             "the model has no preprocessor, so its prompts are unknown; export its parts with "
@@ -142,7 +145,7 @@ def _check_model(model: Any) -> None:
 
 
 def _write(
-    model: Any, folder: Path, lengths: Sequence[int], cache_length: int, precision: str,
+    model: keras.Model, folder: Path, lengths: Sequence[int], cache_length: int, precision: str,
     choice: dict[str, Any],
 ) -> None:  # fmt: skip
     """All files of the folder."""
@@ -182,7 +185,7 @@ def _cases(pictures: Sequence[str | Path] | None, question: str, work: Path) -> 
     return [*(Case((Path(path),), question) for path in pictures), Case((), question)]
 
 
-def _notes(model: Any, precision: str, pictures: Sequence[str | Path] | None) -> list[str]:
+def _notes(model: keras.Model, precision: str, pictures: Sequence[str | Path] | None) -> list[str]:
     notes = [] if pictures else [DRAWN]
     decoder = model.backbone.decoder
     if not is_tied(decoder):

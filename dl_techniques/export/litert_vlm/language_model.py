@@ -29,8 +29,8 @@ from keras import ops
 from dl_techniques.errors import ExportError
 from dl_techniques.export.litert_vlm.conversion import Signature
 from dl_techniques.models.vlm.fast_vlm.network.decoders import Caches, DecoderAdapter
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 Specs = dict[str, tuple[tuple[int, ...], str]]
 LOWEST = -3.4e38
 

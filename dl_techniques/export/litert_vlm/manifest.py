@@ -23,12 +23,15 @@ A piece is `{"ids": [...]}` (tokens), `{"picture": k}` (the rows of picture k), 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.errors import ExportError, PromptError
 from dl_techniques.export.litert_vlm.tokenizer_file import special_tokens
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import get_template
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE, Segment
+
+if TYPE_CHECKING:
+    import keras
 
 MOST_PICTURES = 4
 FILES = {
@@ -42,7 +45,7 @@ _QUESTION = "\x00question\x00"
 
 
 def make_manifest(
-    model: Any,
+    model: keras.Model,
     *,
     size: int,
     picture_rows: int,

@@ -31,8 +31,8 @@ from dl_techniques.export.litert_vlm.language_model import (
     language_signatures,
 )
 from dl_techniques.export.networks import copy_of, fuse, refuse_quantized, size_of
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 PREFILL_LENGTHS = (32, 128)
 CACHE_LENGTH = 512
 
@@ -49,7 +49,7 @@ PRECISIONS = tuple(_PARTS_IN)
 
 
 def write_parts(
-    model: Any,
+    model: keras.Model,
     folder: str | Path,
     *,
     image_size: int | None = None,
@@ -109,7 +109,9 @@ def write_parts(
     return paths
 
 
-def check_request(model: Any, lengths: Sequence[int], cache_length: int, precision: str) -> None:
+def check_request(
+    model: keras.Model, lengths: Sequence[int], cache_length: int, precision: str
+) -> None:
     """Refuses what cannot be exported, before the work.
 
     Raises:
@@ -130,7 +132,7 @@ def check_request(model: Any, lengths: Sequence[int], cache_length: int, precisi
 
 
 def _write_vision(
-    model: Any, folder: Path, size: tuple[int, int], precision: str
+    model: keras.Model, folder: Path, size: tuple[int, int], precision: str
 ) -> dict[str, Path]:
     """Encoder and adapter."""
     embedding = copy_of(model.backbone.image_embedding, size)

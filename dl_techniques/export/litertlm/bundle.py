@@ -22,7 +22,7 @@ import importlib.metadata
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.data.images import load_image
 from dl_techniques.errors import ExportError
@@ -41,12 +41,15 @@ from dl_techniques.hosts.litertlm import import_engine
 from dl_techniques.hosts.litertlm_apart import Turn, engine_answers
 from dl_techniques.hosts.litertlm_bundle import MODEL_TYPES, read_bundle
 
+if TYPE_CHECKING:
+    import keras
+
 QUESTIONS = ("What is this?", "What color is it?")
 MAX_NEW_TOKENS = 32
 
 
 def export_bundle(
-    model: Any,
+    model: keras.Model,
     path: str | Path,
     *,
     image_size: int | None = None,
@@ -116,7 +119,7 @@ def export_bundle(
 
 
 def compare_with_keras(
-    model: Any, bundle: Path, turns: Sequence[Turn], max_new_tokens: int, precision: str
+    model: keras.Model, bundle: Path, turns: Sequence[Turn], max_new_tokens: int, precision: str
 ) -> tuple[Check, ...]:
     """Asks the engine and Keras the same; each turn is a conversation of its own.
 
@@ -128,7 +131,7 @@ def compare_with_keras(
     return compare_answers(turns, expected, [answers[0] for answers in got], precision)
 
 
-def _check_request(model: Any, precision: str) -> None:
+def _check_request(model: keras.Model, precision: str) -> None:
     if getattr(model, "preprocessor", None) is None:
         raise ExportError(
             "a bundle holds the tokenizer, and this model has no preprocessor; load a whole preset"
@@ -150,7 +153,9 @@ def _turns(pictures: Sequence[Any] | None, question: str | Sequence[str]) -> lis
     return [Turn(text, (picture,)) for picture in loaded for text in questions]
 
 
-def _notes(model: Any, draft: Path, facts: Facts, checks: Sequence[Check]) -> tuple[str, ...]:
+def _notes(
+    model: keras.Model, draft: Path, facts: Facts, checks: Sequence[Check]
+) -> tuple[str, ...]:
     """What the user has to know."""
     notes = [
         "checked on this machine's CPU; phones, GPUs and NPUs were not run",

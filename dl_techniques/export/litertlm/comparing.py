@@ -15,7 +15,7 @@ from dl_techniques.hosts.litertlm_apart import Answer, Turn
 TEXT_GATES = {"float32": 1.0, "int8": 0.5}
 
 
-def keras_answers(model: Any, turns: Sequence[Turn], max_new_tokens: int) -> list[Answer]:
+def keras_answers(model: keras.Model, turns: Sequence[Turn], max_new_tokens: int) -> list[Answer]:
     """Keras' greedy answers to questions that stand alone."""
     records = [{"prompts": turn.question, "images": list(turn.pictures)} for turn in turns]
     texts = [
@@ -27,7 +27,7 @@ def keras_answers(model: Any, turns: Sequence[Turn], max_new_tokens: int) -> lis
     ]
 
 
-def prompt_ids(model: Any, record: dict[str, Any]) -> list[int]:
+def prompt_ids(model: keras.Model, record: dict[str, Any]) -> list[int]:
     """What Keras reads: the ids of a prompt, -1 for each row of a picture."""
     inputs = model.preprocessor.generate_preprocess(record)
     mask = np.asarray(keras.ops.convert_to_numpy(inputs["padding_mask"])).astype(bool)

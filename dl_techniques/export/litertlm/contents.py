@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.export.litert_vlm.tokenizer_file import special_tokens, write_tokenizer_json
 from dl_techniques.export.litertlm.assembling import build_bundle, fill_vocabulary, llm_metadata
@@ -15,9 +15,12 @@ from dl_techniques.hosts.litertlm_bundle import MODEL_TYPES, HostRule, read_bund
 from dl_techniques.models.vlm.fast_vlm.answer.requests import stop_ids_of
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_families import get_template
 
+if TYPE_CHECKING:
+    import keras
+
 
 def assemble(
-    model: Any,
+    model: keras.Model,
     parts: Mapping[str, Path],
     work: Path,
     cache_length: int,
@@ -50,12 +53,12 @@ def assemble(
     return facts
 
 
-def rows_of(model: Any) -> int:
+def rows_of(model: keras.Model) -> int:
     """Ids that the model can write."""
     return int(model.backbone.token_embedding.input_dim)
 
 
-def facts_of(model: Any, cache_length: int, tokens: int) -> Facts:
+def facts_of(model: keras.Model, cache_length: int, tokens: int) -> Facts:
     """The numbers of a model.
 
     Args:

@@ -38,7 +38,7 @@ def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(table / scales[:, None]).astype("int8"), scales
 
 
-def write_row_embedder(decoder: Any, rows: int, path: Path) -> Path:
+def write_row_embedder(decoder: keras.Model, rows: int, path: Path) -> Path:
     """Writes `embedder.tflite`, int32[1, 1] -> float32[1, 1, D], in about V * D bytes.
 
     Args:

@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 ABSENT = -1
 
@@ -60,11 +63,11 @@ def _read(path: Path) -> Any:
     return schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
 
 
-def _largest_buffer(model: Any) -> Any:
+def _largest_buffer(model: keras.Model) -> Any:
     return max(model.buffers, key=lambda buffer: 0 if buffer.data is None else len(buffer.data))
 
 
-def _packed(model: Any) -> bytes:
+def _packed(model: keras.Model) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from dl_techniques.errors import ExportError
 from dl_techniques.export.writers import torch_program
 from dl_techniques.export.writers.job import Job
 
+if TYPE_CHECKING:
+    import keras
+
 UNCHECKED = (
     "CoreML runs on Apple's systems only: the file's structure was checked here, its numbers were "
     "not; compare them on a Mac before you rely on them"
@@ -29,7 +32,7 @@ UNCHECKED = (
 STORED = {"float16": "FLOAT16", "float32": "FLOAT32"}
 
 
-def write(network: Any, path: Path, job: Job) -> Sequence[str]:
+def write(network: keras.Model, path: Path, job: Job) -> Sequence[str]:
     """Traces on PyTorch, converts, saves, and looks at what the saved file says.
 
     Raises:
@@ -50,7 +53,7 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
     )
 
 
-def convert(program: Any, network: Any, job: Job) -> Any:
+def convert(program: Any, network: keras.Model, job: Job) -> Any:
     """The `MLModel` of an exported program."""
     import coremltools as ct
 
@@ -81,7 +84,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def check_structure(path: Path, network: Any, job: Job) -> Counter[str]:
+def check_structure(path: Path, network: keras.Model, job: Job) -> Counter[str]:
     """Reads the saved package again and compares names, shapes and sizes with the network.
 
     Returns:
@@ -109,7 +112,7 @@ def check_structure(path: Path, network: Any, job: Job) -> Counter[str]:
     return operators
 
 
-def _check_weights(path: Path, network: Any, job: Job) -> None:
+def _check_weights(path: Path, network: keras.Model, job: Job) -> None:
     """All weights must be there in the type that was asked for."""
     found = sum(f.stat().st_size for f in path.rglob("weight.bin"))
     least = network.count_params() * (2 if job.precision == "float16" else 4)

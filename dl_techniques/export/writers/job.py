@@ -13,11 +13,14 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from dl_techniques.data.preprocessing import UNIT
+
+if TYPE_CHECKING:
+    import keras
 
 Runner = Callable[[np.ndarray], dict[str, np.ndarray]]
 """float32[B, H, W, 3] -> name -> float[B, ...]."""
@@ -62,7 +65,7 @@ class Job:
 class Writer(Protocol):
     """The functions of a writer module."""
 
-    def write(self, network: Any, path: Path, job: Job) -> Sequence[str]:
+    def write(self, network: keras.Model, path: Path, job: Job) -> Sequence[str]:
         """Writes the file; returns notes for the user."""
 
     def open_file(self, path: Path, job: Job) -> Runner | None:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from dl_techniques.export.litert.litert_operators import refuse_foreign_operator
 from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
 
+if TYPE_CHECKING:
+    import keras
 
-def write(network: Any, path: Path, job: Job) -> Sequence[str]:
+
+def write(network: keras.Model, path: Path, job: Job) -> Sequence[str]:
     """Converts, quantizes if asked for, and looks at the operators.
 
     Raises:

@@ -52,7 +52,7 @@ _FORMAT_PRECISION = "int8"
 
 
 def export_quantized(
-    model: Any,
+    model: keras.Model,
     path: str | Path,
     *,
     part: str = "auto",
@@ -126,7 +126,7 @@ def _report(
     )
 
 
-def check_exportable(model: Any) -> None:
+def check_exportable(model: keras.Model) -> None:
     """Refuses a model that cannot become a file of int8 kernels.
 
     Raises:

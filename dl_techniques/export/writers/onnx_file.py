@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +16,15 @@ from dl_techniques.export.writers.job import Job, Runner
 from dl_techniques.export.writers.onnx_graph import merge_pads, spell_gelus
 from dl_techniques.layers.conv_ffn import dense_as_convolutions
 
+if TYPE_CHECKING:
+    import keras
+
 OPSET = 18
 LARGEST = 2**31 - 1  # of one protobuf message
 FEW = 1024  # numbers; smaller weights go through the converters as constants
 
 
-def write(network: Any, path: Path, job: Job) -> Sequence[str]:
+def write(network: keras.Model, path: Path, job: Job) -> Sequence[str]:
     """Converts, and casts to float16 inside if asked for; inputs and outputs stay float32.
 
     Raises:
@@ -40,7 +43,7 @@ def write(network: Any, path: Path, job: Job) -> Sequence[str]:
     return (f"ONNX opset {OPSET}",)
 
 
-def convert(network: Any) -> Any:
+def convert(network: keras.Model) -> Any:
     """The `ModelProto` of a network.
 
     TensorFlow's freezing and tf2onnx copy a graph with all its constants many times over, more than
@@ -73,7 +76,7 @@ def convert(network: Any) -> Any:
     return model
 
 
-def is_large(variable: Any) -> bool:
+def is_large(variable: keras.Variable) -> bool:
     """Whether a variable is a float32 weight that is better kept out of the converters."""
     return bool(variable.dtype == "float32" and np.prod(variable.shape) > FEW)
 
@@ -107,7 +110,7 @@ def fold_weights(graph: Any, names: set[str]) -> None:
     graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
 
 
-def as_float16(model: Any) -> Any:
+def as_float16(model: keras.Model) -> Any:
     """The same `ModelProto` with float16 inside; the casts stand at both ends."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel

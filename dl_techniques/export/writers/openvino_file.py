@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from dl_techniques.export.writers import saved_model
 from dl_techniques.export.writers.job import Job, Runner
 from dl_techniques.layers.conv_ffn import dense_as_convolutions
 
+if TYPE_CHECKING:
+    import keras
 
-def write(network: Any, path: Path, job: Job) -> Sequence[str]:
+
+def write(network: keras.Model, path: Path, job: Job) -> Sequence[str]:
     """Converts; `float16` means that the weights are stored so."""
     import openvino
 

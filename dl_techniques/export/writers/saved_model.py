@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dl_techniques.export.writers.job import Job, Runner
 
+if TYPE_CHECKING:
+    import keras
+
 SIGNATURE = "serving_default"
 
 
-def as_function(network: Any, weights: Mapping[str, Any] | None = None) -> Any:
+def as_function(network: keras.Model, weights: Mapping[str, Any] | None = None) -> Any:
     """A `tf.function` of a network whose inputs and outputs keep their names.
 
     Args:
@@ -37,7 +40,7 @@ def as_function(network: Any, weights: Mapping[str, Any] | None = None) -> Any:
     return run
 
 
-def write(network: Any, path: Path, job: Job) -> Sequence[str]:
+def write(network: keras.Model, path: Path, job: Job) -> Sequence[str]:
     """Writes a folder with the signature `serving_default`: image -> named outputs."""
     import tensorflow as tf
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dl_techniques.export.writers.job import Job, Runner
 
+if TYPE_CHECKING:
+    import keras
+
 LARGEST_BATCH = 1024
 
 
-def as_module(network: Any, image_names: Sequence[str] = ()) -> Any:
+def as_module(network: keras.Model, image_names: Sequence[str] = ()) -> Any:
     """A `torch.nn.Module` around a network on the torch backend: image -> dict of outputs.
 
     Args:
@@ -38,7 +41,7 @@ def as_module(network: Any, image_names: Sequence[str] = ()) -> Any:
     return Exported().eval()
 
 
-def trace(network: Any, free_batch: bool = False, image_names: Sequence[str] = ()) -> Any:
+def trace(network: keras.Model, free_batch: bool = False, image_names: Sequence[str] = ()) -> Any:
     """The `ExportedProgram` of a network.
 
     Args:
@@ -63,7 +66,7 @@ def trace(network: Any, free_batch: bool = False, image_names: Sequence[str] = (
         )
 
 
-def write(network: Any, path: Path, job: Job) -> Sequence[str]:
+def write(network: keras.Model, path: Path, job: Job) -> Sequence[str]:
     """Traces and saves."""
     import torch
 

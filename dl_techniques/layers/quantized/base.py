@@ -20,7 +20,7 @@ from dl_techniques.layers.reparameterization import sync_variables
 Axes = tuple[int, ...]
 
 
-def refuse_quantized(network: Any) -> None:
+def refuse_quantized(network: keras.Model) -> None:
     """Refuses a network with layers that this package or Keras has quantized.
 
     Raises:
@@ -97,7 +97,7 @@ class QuantizedLayer:
         return {**super().get_config(), "scheme": dict(self.scheme)}  # type: ignore[misc]
 
 
-def convert_layer(layer: Any, cls: type, scheme: Mapping[str, Any]) -> None:
+def convert_layer(layer: keras.layers.Layer, cls: type, scheme: Mapping[str, Any]) -> None:
     """Makes a built float layer one of the quantized class `cls`, which derives from its own.
 
     Args:
@@ -117,7 +117,7 @@ def convert_layer(layer: Any, cls: type, scheme: Mapping[str, Any]) -> None:
 
 
 def convert(
-    model: Any, classes: Mapping[type, type], table: Mapping[str, Mapping[str, Any]]
+    model: keras.Model, classes: Mapping[type, type], table: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Converts the layers of a model that a table names, in place.
 
@@ -143,7 +143,7 @@ def convert(
         setattr(model, function, None)
 
 
-def note(network: Any, kind: str, table: Mapping[str, Mapping[str, Any]]) -> None:
+def note(network: keras.Model, kind: str, table: Mapping[str, Mapping[str, Any]]) -> None:
     """Lets a network's config say how its layers are quantized.
 
     Args:
@@ -157,7 +157,7 @@ def note(network: Any, kind: str, table: Mapping[str, Mapping[str, Any]]) -> Non
 
 
 def attach_classes(
-    network: Any,
+    network: keras.Model,
     classes: Mapping[type, type],
     kind: str,
     table: Mapping[str, Mapping[str, Any]],
@@ -168,7 +168,7 @@ def attach_classes(
 
 
 def choose_layers(
-    model: Any,
+    model: keras.Model,
     classes: Mapping[type, type],
     skip: Sequence[str],
     suits: Callable[[Any], bool] = lambda layer: True,

@@ -27,10 +27,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from dl_techniques.typing import Tensor
+
 Axes = tuple[int, ...]
 
 
-def kernel_scale(kernel: Any, axes: Axes, bits: int = 8) -> Any:
+def kernel_scale(kernel: Tensor, axes: Axes, bits: int = 8) -> Any:
     """Step of each channel's grid: the largest absolute value over `2 ** (bits - 1) - 1`.
 
     Args:
@@ -50,7 +52,7 @@ def kernel_scale(kernel: Any, axes: Axes, bits: int = 8) -> Any:
     return ops.where(largest > 0, largest / (2 ** (bits - 1) - 1), ops.ones_like(largest))
 
 
-def fake_quantize_kernel(kernel: Any, axes: Axes, bits: int = 8) -> Any:
+def fake_quantize_kernel(kernel: Tensor, axes: Axes, bits: int = 8) -> Any:
     """A kernel rounded to its symmetric per-channel grid; its gradient is the identity's.
 
     Args:
@@ -86,7 +88,7 @@ def nudged_grid(low: Any, high: Any, bits: int = 8) -> tuple[Any, Any]:
     return scale, ops.floor(ops.clip(-low / scale, 0, levels) + 0.5)
 
 
-def fake_quantize(inputs: Any, low: Any, high: Any, bits: int = 8) -> Any:
+def fake_quantize(inputs: Tensor, low: Any, high: Any, bits: int = 8) -> Any:
     """Activations rounded to the nudged grid from `low` to `high`.
 
     An empty range (`low == high`) means "not known yet" and lets everything pass.
@@ -121,11 +123,11 @@ def fake_quantize(inputs: Any, low: Any, high: Any, bits: int = 8) -> Any:
 class Arithmetic:
     """What fake quantization computes; a subclass can stand in for it, see `computed_by`."""
 
-    def kernel(self, kernel: Any, axes: Axes, bits: int) -> Any:
+    def kernel(self, kernel: Tensor, axes: Axes, bits: int) -> Any:
         """The kernel that a layer uses."""
         return fake_quantize_kernel(kernel, axes, bits)
 
-    def activations(self, quantizer: ActivationQuantizer, inputs: Any, training: bool) -> Any:
+    def activations(self, quantizer: ActivationQuantizer, inputs: Tensor, training: bool) -> Any:
         """The activations that leave a quantizer."""
         low, high = quantizer.follow(inputs) if training else (quantizer.low, quantizer.high)
         return fake_quantize(inputs, low, high, quantizer.bits)
@@ -180,11 +182,11 @@ class ActivationQuantizer(keras.layers.Layer):
         self.low = self.add_weight(name="low", dtype="float32", shape=(), **options)
         self.high = self.add_weight(name="high", dtype="float32", shape=(), **options)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """Rounds to the range's grid, which follows the inputs first when training."""
         return arithmetic().activations(self, inputs, bool(training))
 
-    def follow(self, inputs: Any) -> tuple[Any, Any]:
+    def follow(self, inputs: Tensor) -> tuple[Any, Any]:
         """Moves the range towards that of `inputs`; returns the new (low, high)."""
         exact = ops.stop_gradient(ops.cast(inputs, "float32"))
         low, high = ops.minimum(ops.min(exact), 0.0), ops.maximum(ops.max(exact), 0.0)

@@ -17,6 +17,7 @@ from dl_techniques.errors import CompressionError
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
 from dl_techniques.layers.quantized.base import QuantizedLayer, convert, note
 from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, arithmetic
+from dl_techniques.typing import Tensor
 
 _INSIDE = (keras.activations.linear, keras.activations.relu, keras.activations.relu6)
 """Activations that an integer kernel applies before it rounds its outputs."""
@@ -83,7 +84,7 @@ class FakeQuantized(QuantizedLayer):
     def kernel(self, value: Any) -> None:
         self.__dict__["_kernel"] = value
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """The float layer between roundings."""
         # Layers around hand `training` to some of these and not to others: the quantizers take
         # it from Keras' call context, which an explicit None would overwrite.
@@ -138,7 +139,7 @@ KIND = "fake_quant"
 Table = Mapping[str, Mapping[str, Any]]
 
 
-def attach(network: Any, table: Table) -> None:
+def attach(network: keras.Model, table: Table) -> None:
     """Makes layers of a folded float network round, and lets its config say so.
 
     Args:
@@ -149,7 +150,7 @@ def attach(network: Any, table: Table) -> None:
     note(network, KIND, table)
 
 
-def let_round(model: Any, table: Table) -> None:
+def let_round(model: keras.Model, table: Table) -> None:
     """Makes layers of a built float model round.
 
     Args:
@@ -164,7 +165,7 @@ def let_round(model: Any, table: Table) -> None:
     convert(model, FAKE_QUANT_CLASSES, table)
 
 
-def fake_quantized(model: Any) -> list[tuple[str, Any]]:
+def fake_quantized(model: keras.Model) -> list[tuple[str, Any]]:
     """The layers of a model that round, with their paths.
 
     Raises:

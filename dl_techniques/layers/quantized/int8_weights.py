@@ -13,6 +13,7 @@ from dl_techniques import kernels
 from dl_techniques.compat.keras_layers import forget_variable
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
 from dl_techniques.layers.quantized.base import QuantizedLayer, attach_classes
+from dl_techniques.typing import Tensor
 
 KIND = "int8_weights"
 
@@ -76,7 +77,7 @@ class Int8DepthwiseConv2D(Int8Weights, keras.layers.DepthwiseConv2D):
 class WidenedDense(keras.layers.Dense):
     """`keras.layers.Dense` whose kernel is made anew in every call, from integers."""
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """float[..., K] -> float[..., units]."""
         # Keras multiplies and adds where `kernels.dense` has no better way of its own.
         if self.compute_dtype != "bfloat16" or not kernels.keeps_wide_sums():
@@ -99,7 +100,7 @@ INT8_CLASSES: dict[type, type] = {
 }
 
 
-def attach(network: Any, table: Mapping[str, Mapping[str, Any]]) -> None:
+def attach(network: keras.Model, table: Mapping[str, Mapping[str, Any]]) -> None:
     """Gives a folded network int8 kernels and lets its config say so.
 
     Args:

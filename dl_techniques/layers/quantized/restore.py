@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.quantized import fake_quant_layers, int8_weights, static_int8
+
+if TYPE_CHECKING:
+    import keras
 
 KINDS: dict[str, Callable[[Any, Mapping[str, Mapping[str, Any]]], None]] = {
     fake_quant_layers.KIND: fake_quant_layers.attach,
@@ -15,7 +18,7 @@ KINDS: dict[str, Callable[[Any, Mapping[str, Mapping[str, Any]]], None]] = {
 }
 
 
-def restore(network: Any, quantization: Mapping[str, Any]) -> None:
+def restore(network: keras.Model, quantization: Mapping[str, Any]) -> None:
     """Quantizes a network that was just made from its config, as that config says.
 
     Args:

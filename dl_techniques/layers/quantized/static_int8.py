@@ -17,6 +17,7 @@ from dl_techniques.layers.convolution import Conv
 from dl_techniques.layers.quantized.base import attach_classes
 from dl_techniques.layers.quantized.fake_quant import ActivationQuantizer, nudged_grid
 from dl_techniques.layers.quantized.int8_weights import Int8Weights, WidenedDense
+from dl_techniques.typing import Tensor
 
 KIND = "static_int8"
 
@@ -43,7 +44,7 @@ class StaticInt8(Int8Weights):
         super().build_quantization()
         self.inputs_quantizer.build()
 
-    def byte_product(self, x: Any) -> ByteProduct | None:
+    def byte_product(self, x: Tensor) -> ByteProduct | None:
         """What multiplies `x` as bytes; None where floats are multiplied."""
         if not takes_bytes(x, bool(self.trainable_variables)):  # type: ignore[attr-defined]
             return None
@@ -60,7 +61,7 @@ class StaticInt8(Int8Weights):
         grid = float(ops.convert_to_numpy(step)), int(ops.convert_to_numpy(zero))
         return ByteProduct(self.int8_kernel, self.kernel_scale, bias, grid, depends_on=(low, high))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """The float layer on inputs that are rounded to their grid."""
         product = self.byte_product(inputs)
         if product is None:
@@ -86,7 +87,7 @@ STATIC_INT8_CLASSES: dict[type, type] = {
 }
 
 
-def attach(network: Any, table: Mapping[str, Mapping[str, Any]]) -> None:
+def attach(network: keras.Model, table: Mapping[str, Mapping[str, Any]]) -> None:
     """Makes layers of a folded network static int8, with ranges yet to come.
 
     Args:

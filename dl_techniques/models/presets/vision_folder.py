@@ -53,7 +53,7 @@ def is_own(source: Path) -> bool:
     return isinstance(document, dict) and "class_name" in document
 
 
-def save(model: Any, folder: str | Path) -> None:
+def save(model: keras.Model, folder: str | Path) -> None:
     """Writes both files beside and moves them into place together; other files stay."""
     model = model if getattr(model, "optimizer", None) is None else _without_optimizer(model)
     config = json.dumps(keras.saving.serialize_keras_object(model), indent=2)
@@ -62,7 +62,7 @@ def save(model: Any, folder: str | Path) -> None:
         (place / CONFIG_FILE).write_text(config, encoding="utf-8")
 
 
-def _without_optimizer(model: Any) -> Any:
+def _without_optimizer(model: keras.Model) -> Any:
     plain = type(model).from_config(model.get_config())
     plain.set_weights(model.get_weights())
     return plain
@@ -105,7 +105,7 @@ def load(cls: type, source: str | Path, overrides: dict[str, Any]) -> Any:
     return model
 
 
-def _refuse_leftovers(model: Any, path: Path) -> None:
+def _refuse_leftovers(model: keras.Model, path: Path) -> None:
     """Keras ignores arrays that the network has no place for; here they are an error."""
     arrays: list[str] = []
     with h5py.File(path) as file:

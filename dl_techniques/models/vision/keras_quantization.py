@@ -55,7 +55,7 @@ def able(layer: keras.layers.Layer) -> bool:
     return own_class and quantization_mode(layer) is None
 
 
-def noted(network: Any) -> dict[str, Any]:
+def noted(network: keras.Model) -> dict[str, Any]:
     """What the config says: path of every quantized layer -> Keras' config of its quantization.
 
     Returns:
@@ -79,7 +79,7 @@ def noted(network: Any) -> dict[str, Any]:
     return {CONFIG_KEY: table} if table else {}
 
 
-def restore(network: Any, table: Mapping[str, Mapping[str, Any]]) -> None:
+def restore(network: keras.Model, table: Mapping[str, Mapping[str, Any]]) -> None:
     """Quantizes the layers that a config names; their values come from the file.
 
     Args:
@@ -95,7 +95,7 @@ def restore(network: Any, table: Mapping[str, Mapping[str, Any]]) -> None:
     sync_variables(network)
 
 
-def _quantize_again(network: Any, table: Mapping[str, Mapping[str, Any]]) -> None:
+def _quantize_again(network: keras.Model, table: Mapping[str, Mapping[str, Any]]) -> None:
     parts = dict(named_parts(network))
     for path, entry in table.items():
         layer = parts.get(path)

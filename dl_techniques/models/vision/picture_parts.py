@@ -12,6 +12,7 @@ from dl_techniques.data.geometry import center_crop, resize, resize_shortest_edg
 from dl_techniques.data.images import ImageSource, load_image
 from dl_techniques.data.preprocessing import BYTES, Preprocessing
 from dl_techniques.models.picture_network import PictureRule, Size
+from dl_techniques.typing import Tensor
 
 FORMS = ("branched", "fused", "folded")
 
@@ -73,7 +74,7 @@ class PictureParts:
         network: Any = self
         network.reparameterize(fold=True)
 
-    def part_outputs(self, part: str, images: Any) -> dict[str, Any]:
+    def part_outputs(self, part: str, images: Tensor) -> dict[str, Tensor]:
         """The same graph with another end."""
         network: Any = self
         if part == "classifier":
@@ -86,7 +87,7 @@ class PictureParts:
             outputs = {"features": last.output}
         else:
             outputs = {"features": network.output}
-        found: dict[str, Any] = keras.Model(network.input, outputs, name=part)(images)
+        found: dict[str, Tensor] = keras.Model(network.input, outputs, name=part)(images)
         return found
 
     def _score_name(self) -> str:

@@ -23,6 +23,7 @@ from dl_techniques.models.vision.picture_parts import PictureParts
 from dl_techniques.runtime.memory import older_objects_kept
 from dl_techniques.runtime.recording import recorded_predictions
 from dl_techniques.runtime.traced_once import TracedOnce
+from dl_techniques.typing import Tensor
 
 
 class SwitchableModel(Reparameterizable, PictureParts, PortableCompile, TracedOnce, keras.Model):
@@ -68,7 +69,7 @@ class SwitchableModel(Reparameterizable, PictureParts, PortableCompile, TracedOn
             if field.name not in hidden:
                 setattr(self, field.name, getattr(config, field.name))
 
-    def rescaled(self, images: Any) -> Any:
+    def rescaled(self, images: Tensor) -> Any:
         """Pictures as the first convolution takes them, in the type that the network computes in.
 
         Args:

@@ -11,8 +11,7 @@ from dl_techniques.layers.attention_kinds import attend, check_kind
 from dl_techniques.layers.dense import project
 from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.initializers import HostTruncatedNormal
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -76,7 +75,7 @@ class Attention(LayerOfParts):
         self.qkv.build(input_shape)
         self.proj.build(input_shape)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """Every place looks at the places that `kind` lets it see."""
         batch, height, width, channels = ops.shape(inputs)
         heads = (batch, height, width, self.num_heads, channels // self.num_heads)

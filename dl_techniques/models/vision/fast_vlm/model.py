@@ -29,6 +29,7 @@ from dl_techniques.models.vision.fast_vlm.config import (
 )
 from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
 from dl_techniques.models.vision.variant_files import check_overrides
+from dl_techniques.typing import Tensor
 
 FLOAT32_RANGE = "fastvithd"
 """The variant whose activations leave float16's range; bfloat16 has float32's."""
@@ -272,7 +273,7 @@ class FastVLM(SwitchableModel):
         """Input pixels per place of the last feature map, along one side."""
         return self.config.total_stride
 
-    def extract_features(self, images: Any, training: bool = False) -> list[Any]:
+    def extract_features(self, images: Tensor, training: bool = False) -> list[Any]:
         """The stem's map, then each stage's: float[B, H / s, W / s, C] with s = 4, 4, 8, 16, ...
 
         Args:

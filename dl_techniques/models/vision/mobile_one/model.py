@@ -21,8 +21,8 @@ from dl_techniques.models.vision.arguments import check_input_shape
 from dl_techniques.models.vision.mobile_one.config import MobileOneConfig, load_variants
 from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
 from dl_techniques.models.vision.variant_files import check_overrides
+from dl_techniques.typing import Shape, Tensor
 
-Shape = tuple[int | None, ...]
 _FREE = (
     "include_top",
     "include_preprocessing",
@@ -91,7 +91,7 @@ class MobileOneStage(Reparameterizable, LayerOfParts):
             MobileOneBlock(self.filters, 1, name=f"pointwise_{pair}", **options),
         ]
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """Applies the blocks."""
         for block in self.blocks:
             inputs = block(inputs, training=training)
@@ -263,7 +263,7 @@ class MobileOne(SwitchableModel):
         """Input pixels per place of the last feature map, along one side."""
         return self.config.total_stride
 
-    def extract_features(self, images: Any, training: bool = False) -> list[Any]:
+    def extract_features(self, images: Tensor, training: bool = False) -> list[Any]:
         """The stem's map, then each stage's: float[B, H / s, W / s, C] with s = 2, 4, 8, 16, 32.
 
         Args:

@@ -32,8 +32,7 @@ from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import Message
 from dl_techniques.models.vlm.fast_vlm.prompt.records import image_list
 from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import IMAGE
 from dl_techniques.text import check_text
-
-Tensor = Any
+from dl_techniques.typing import Tensor
 
 
 class Chat:

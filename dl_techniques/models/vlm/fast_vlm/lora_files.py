@@ -109,7 +109,7 @@ def parts_of(backbone: Any) -> dict[str, Any]:
     }
 
 
-def _below(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+def _below(layer: keras.layers.Layer, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
     """The layers inside a layer, each once."""
     for child in layer._layers:
         if isinstance(child, keras.layers.Layer) and id(child) not in seen:
@@ -119,7 +119,7 @@ def _below(layer: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
             yield from _below(child, place, seen)
 
 
-def _trained(layer: Any) -> dict[str, Any]:
+def _trained(layer: keras.layers.Layer) -> dict[str, Any]:
     """What training moves in a layer with LoRA."""
     return {v.name: v for v in layer.weights if v.name.startswith("lora_") or v.name == "bias"}
 

@@ -40,7 +40,7 @@ def numbered_layers(backbone: Any, numbers: set[int], path: str | Path) -> dict[
     )
 
 
-def _has_lora(layer: Any) -> bool:
+def _has_lora(layer: keras.layers.Layer) -> bool:
     return bool(getattr(layer, "lora_enabled", False))
 
 

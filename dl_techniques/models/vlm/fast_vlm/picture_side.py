@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dl_techniques.models.picture_network import WITHOUT_SIZE, PictureRule, Size, encoder_network
+from dl_techniques.typing import Tensor
 
 
 class PictureSide:
@@ -57,7 +58,7 @@ class PictureSide:
         model: Any = self
         model.reparameterize(fold=True)
 
-    def part_outputs(self, part: str, images: Any) -> dict[str, Any]:
+    def part_outputs(self, part: str, images: Tensor) -> dict[str, Tensor]:
         """Those of its `ImageEmbedding`."""
-        outputs: dict[str, Any] = self.backbone.image_embedding.part_outputs(part, images)
+        outputs: dict[str, Tensor] = self.backbone.image_embedding.part_outputs(part, images)
         return outputs

@@ -12,6 +12,7 @@ import numpy as np
 from dl_techniques.data.dataset import Batch, ConversationDataset
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.prompt.records import Record, to_records
+from dl_techniques.typing import Tensor
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def measuring_dataset(
     )
 
 
-def refuse_arguments(y: Any, kwargs: Mapping[str, Any]) -> None:
+def refuse_arguments(y: Tensor, kwargs: Mapping[str, Any]) -> None:
     """Refuses what only goes with arrays.
 
     Raises:

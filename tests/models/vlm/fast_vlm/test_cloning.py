@@ -41,12 +41,17 @@ def test_the_ways_that_are_named_work(inputs: dict) -> None:
     np.testing.assert_allclose(numbers(new(inputs)), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_backbones_and_vision_networks_are_cloned(inputs: dict) -> None:
+def test_backbones_are_not_cloned_in_silence() -> None:
+    """The copy's weights would stand in another order on JAX."""
+    with pytest.raises(DLTechniquesError, match="cannot clone .*FastVLMBackbone.*copy.deepcopy"):
+        keras.models.clone_model(make_backbone())
+
+
+def test_vision_networks_are_cloned() -> None:
     """As plain functional models that compute the same."""
-    backbone, network = make_backbone(), make_smaller_network()
+    network, x = make_smaller_network(), arrays()
     network.stem.trainable = False
-    for model, x in ((backbone, inputs), (network, arrays())):
-        clone = keras.models.clone_model(model)
-        clone.set_weights(model.get_weights())
-        np.testing.assert_allclose(numbers(clone(x)), numbers(model(x)), rtol=1e-5, atol=1e-5)
-        assert len(clone.trainable_variables) == len(model.trainable_variables)
+    clone = keras.models.clone_model(network)
+    clone.set_weights(network.get_weights())
+    np.testing.assert_allclose(numbers(clone(x)), numbers(network(x)), rtol=1e-5, atol=1e-5)
+    assert len(clone.trainable_variables) == len(network.trainable_variables)

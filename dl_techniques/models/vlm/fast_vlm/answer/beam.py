@@ -19,8 +19,8 @@ from keras import ops
 from dl_techniques.models.vlm.fast_vlm.answer.finite import non_finite_error
 from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState, Phases
 from dl_techniques.models.vlm.fast_vlm.answer.sampling import divided
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 IMPOSSIBLE = -1e9
 
 

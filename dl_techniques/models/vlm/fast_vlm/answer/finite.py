@@ -8,7 +8,6 @@ it all began is looked for only when something is wrong.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,8 +15,8 @@ from keras import ops
 
 from dl_techniques.errors import NonFiniteError
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 NOT_FINITE = -2
 
 

@@ -39,8 +39,7 @@ from dl_techniques.models.vlm.fast_vlm.answer.sampling import (
 )
 from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream, TokenLoop
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
-
-Tensor = Any
+from dl_techniques.typing import Tensor
 
 
 class GenerationMixin:
@@ -72,7 +71,7 @@ class GenerationMixin:
 
     # The three phases, for those who drive them by hand.
 
-    def encode_images(self, images: Any) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """Encodes and projects pictures.
 
         Args:
@@ -114,7 +113,7 @@ class GenerationMixin:
         capacity = bucket(prompts.length + max_new_tokens)
         return self.phases.prefill(prompts, image_embeddings, capacity)
 
-    def decode_step(self, tokens: Any, state: DecodeState) -> tuple[Tensor, DecodeState]:
+    def decode_step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """Reads one chosen token per row; returns the next logits and the next state.
 
         Args:
@@ -127,7 +126,7 @@ class GenerationMixin:
 
     def generate(
         self,
-        inputs: Any,
+        inputs: Tensor,
         max_length: int | None = None,
         stop_token_ids: StopIds = "auto",
         strip_prompt: bool = True,
@@ -179,7 +178,7 @@ class GenerationMixin:
 
     def stream(
         self,
-        inputs: Any,
+        inputs: Tensor,
         max_length: int | None = None,
         stop_token_ids: StopIds = "auto",
         *,

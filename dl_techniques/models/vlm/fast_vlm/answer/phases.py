@@ -24,8 +24,8 @@ from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts, bucket
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.network.decoders import Caches, repeat_rows, take_rows
 from dl_techniques.runtime.compile import FunctionCache
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 PICTURES_AT_ONCE = 8  # largest batch of the encoder: bounds its memory, and its number of shapes
 
 
@@ -59,7 +59,7 @@ class Phases:
         self.decoder = backbone.decoder
         self.functions = FunctionCache(eager)
 
-    def encode_images(self, images: Any, used: np.ndarray | None = None) -> Tensor:
+    def encode_images(self, images: Tensor, used: np.ndarray | None = None) -> Tensor:
         """Encodes and projects pictures: float[B, N, S, S, 3] -> float[B, N * T, D].
 
         Args:
@@ -159,7 +159,7 @@ class Phases:
         )
         return logits, replace(state, caches=caches, index=start + prompts.length)
 
-    def decode_step(self, tokens: Any, state: DecodeState) -> tuple[Tensor, DecodeState]:
+    def decode_step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
         """Reads one token per row.
 
         Args:
@@ -218,7 +218,7 @@ class Phases:
         return replace(state, caches=pad(state.caches), capacity=capacity)
 
     def _embed(
-        self, ids: Tensor, rows: Tensor, places: Tensor, start: Tensor, offsets: Tensor
+        self, ids: Tensor, rows: Tensor, places: Tensor, start: Tensor | int, offsets: Tensor
     ) -> Tensor:
         """Embeddings of a prompt with its pictures and positions: float[B, P, D]."""
         x = self.backbone.image_splice(self.decoder.embed(ids), rows, places)

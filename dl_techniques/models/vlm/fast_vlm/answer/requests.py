@@ -14,6 +14,7 @@ from keras_hub.samplers import Sampler
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts
 from dl_techniques.models.vlm.fast_vlm.prompt.records import Record
+from dl_techniques.typing import Tensor
 
 StopIds = Literal["auto"] | Sequence[int] | None
 Seed = int | Sequence[int] | np.ndarray | None
@@ -125,7 +126,7 @@ def pad_rows(rows: Sequence[Sequence[int]], length: int) -> dict[str, np.ndarray
     return {"token_ids": token_ids, "padding_mask": mask}
 
 
-def batches_of(inputs: Any) -> Iterator[Any]:
+def batches_of(inputs: Tensor) -> Iterator[Any]:
     """The batches of a tf.data.Dataset; anything else is one batch."""
     if hasattr(inputs, "as_numpy_iterator"):
         for batch in inputs.as_numpy_iterator():
@@ -139,7 +140,7 @@ def _from_tensorflow(leaf: Any) -> Any:
     return np.bytes_(leaf) if isinstance(leaf, bytes) else leaf
 
 
-def is_single(inputs: Any) -> bool:
+def is_single(inputs: Tensor) -> bool:
     """Whether inputs are one prompt and not a list of prompts."""
     if isinstance(inputs, Mapping) and "messages" in inputs:
         messages = inputs["messages"]

@@ -27,8 +27,7 @@ from dl_techniques.models.vlm.fast_vlm.answer.sampler_checks import (
     resolve,
 )
 from dl_techniques.runtime.compile import FunctionCache
-
-Tensor = Any
+from dl_techniques.typing import Tensor
 
 
 def get_sampler(sampler: str | Sampler) -> Sampler:

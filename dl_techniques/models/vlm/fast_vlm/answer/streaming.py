@@ -10,8 +10,8 @@ import numpy as np
 
 from dl_techniques.models.vlm.fast_vlm.answer.finite import NOT_FINITE, non_finite_error
 from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState, Phases
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 NO_TOKEN = -1
 INCOMPLETE = "\ufffd"  # what the bytes of half a character decode to
 
@@ -58,7 +58,7 @@ class TokenLoop:
         self._limits = limits
         self._steps = 0
         self._done = limits <= 0
-        self._last: Tensor = None
+        self._last: Any = None  # the tokens of the step before; none before the first
         self._features = features
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -15,6 +15,7 @@ from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.portable_compile import PortableCompile, portable
 from dl_techniques.models.presets.vlm_folder import PresetMixin
 from dl_techniques.models.vlm.fast_vlm import lora_files
+from dl_techniques.models.vlm.fast_vlm.cloning import RefusesCloning
 from dl_techniques.models.vlm.fast_vlm.network.decoders import adapt
 from dl_techniques.models.vlm.fast_vlm.network.image_embedding import (
     ImageEmbedding,
@@ -26,7 +27,7 @@ from dl_techniques.runtime.torch_parameters import TorchParametersMixin
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
 class FastVLMBackbone(
-    PresetMixin, TorchParametersMixin, PortableCompile, keras_hub.models.Backbone
+    PresetMixin, TorchParametersMixin, RefusesCloning, PortableCompile, keras_hub.models.Backbone
 ):
     """A vision-language model up to the last hidden states.
 
@@ -75,6 +76,8 @@ class FastVLMBackbone(
 
     Reference: FastVLM, https://arxiv.org/abs/2412.13303
     """
+
+    cloned_part = "image_embedding"
 
     def __init__(
         self,

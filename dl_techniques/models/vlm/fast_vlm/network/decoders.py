@@ -29,8 +29,8 @@ from dl_techniques.layers.dense import project_to_vocabulary
 # Registered with Keras by being imported: a saved model may hold one of them.
 from dl_techniques.models.vlm.fast_vlm.network import corrected as corrected
 from dl_techniques.models.vlm.fast_vlm.network.grouped_attention import forward_layers
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 LayerCache = Any
 NO_WINDOW = 32768  # KerasHub's window where Qwen3 names none: longer than any cache here
 Caches = tuple[LayerCache, ...]
@@ -108,7 +108,7 @@ class DecoderAdapter:
         return self.backbone.layer_norm(x)
 
     def forward_cached(
-        self, x: Tensor, caches: Caches, index: Tensor, slot_mask: Tensor
+        self, x: Tensor, caches: Caches, index: Tensor | int, slot_mask: Tensor
     ) -> tuple[Tensor, Caches]:
         """All layers over new positions, reading and writing the caches.
 
@@ -170,7 +170,7 @@ class GroupedAdapter(PairAdapter):
     """Qwen, Qwen3, Llama and Llama3: cached through `grouped_attention`."""
 
     def forward_cached(
-        self, x: Tensor, caches: Caches, index: Tensor, slot_mask: Tensor
+        self, x: Tensor, caches: Caches, index: Tensor | int, slot_mask: Tensor
     ) -> tuple[Tensor, Caches]:
         """All layers over new positions, as in the base class."""
         layers = self.backbone.transformer_layers

@@ -11,7 +11,6 @@ Reference: grouped-query attention, Ainslie et al., arXiv:2305.13245.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 from keras import ops
@@ -19,8 +18,8 @@ from keras import ops
 from dl_techniques import kernels
 from dl_techniques.compat import keras_hub_decoders as parts
 from dl_techniques.layers.dense import project, project_each
+from dl_techniques.typing import Tensor
 
-Tensor = Any
 PairCache = tuple[Tensor, Tensor]
 Rotate = Callable[[Tensor], Tensor]
 Write = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +30,7 @@ def forward_layers(
     layers: Sequence[keras.layers.Layer],
     x: Tensor,
     caches: Sequence[PairCache],
-    index: Tensor,
+    index: Tensor | int,
     slot_mask: Tensor,
 ) -> tuple[Tensor, tuple[PairCache, ...]]:
     """All decoder layers over new positions, in inference.
@@ -83,7 +82,7 @@ def grouped_attention(query: Tensor, keys: Tensor, values: Tensor, visible: Tens
     return kernels.grouped_attention(query, keys, values, mask)
 
 
-def _visible(slot_mask: Tensor, index: Tensor, length: int) -> Tensor:
+def _visible(slot_mask: Tensor, index: Tensor | int, length: int) -> Tensor:
     """bool[B, L, S]: slots that hold a token, and not one that comes later."""
     slots = ops.arange(slot_mask.shape[1], dtype="int32")
     places = ops.cast(index, "int32") + ops.arange(length, dtype="int32")
@@ -91,7 +90,7 @@ def _visible(slot_mask: Tensor, index: Tensor, length: int) -> Tensor:
     return ops.logical_and(causal[None], ops.cast(slot_mask, "bool")[:, None, :])
 
 
-def _rotation(attention: keras.layers.Layer, length: int, size: int, index: Tensor) -> Rotate:
+def _rotation(attention: keras.layers.Layer, length: int, size: int, index: Tensor | int) -> Rotate:
     """Rotary embedding of the new positions, float[B, L, H, size], with angles for all layers."""
     like = ops.zeros((1, length, 1, size), attention.compute_dtype)
     rotary = attention.rotary_embedding_layer
@@ -101,7 +100,7 @@ def _rotation(attention: keras.layers.Layer, length: int, size: int, index: Tens
     return lambda x: kernels.rotate(x, cosines, signed)
 
 
-def _writing(index: Tensor, length: int) -> Write:
+def _writing(index: Tensor | int, length: int) -> Write:
     """Writes rows float[B, L, H, size] into the slots `index .. index + L` of a cache."""
     places = kernels.row_places(index, length)
     return lambda cache, rows: kernels.write_rows(cache, places, rows)

@@ -25,9 +25,7 @@ from dl_techniques.models.picture_network import (
     encoder_network,
     padded_square,
 )
-
-Tensor = Any
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

@@ -144,7 +144,7 @@ def without_frame(data: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _keeping_blanks(decoder: Any) -> Any:
+def _keeping_blanks(decoder: keras.Model) -> Any:
     """A decoder that leaves the blank in front of a text where it is."""
     if not isinstance(decoder, Mapping):
         return decoder

@@ -36,6 +36,7 @@ from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import (
     TURN_START,
 )
 from dl_techniques.text import check_text
+from dl_techniques.typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -198,7 +199,7 @@ class FastVLMTokenizer(PresetMixin, hub_tokenizers.BytePairTokenizer):
         cuts = [match.start() + 1 for match in self._special_pattern.finditer(text)]
         return [text[start:stop] for start, stop in pairwise([0, *cuts, len(text)])]
 
-    def detokenize(self, inputs: Any, skip_special_tokens: bool = False) -> str | list[str]:
+    def detokenize(self, inputs: Tensor, skip_special_tokens: bool = False) -> str | list[str]:
         """Turn ids back into text.
 
         Args:
@@ -223,7 +224,7 @@ def special_pattern(special: Iterable[str]) -> re.Pattern[str]:
     return re.compile(f"(?={alternatives})")
 
 
-def _id_rows(inputs: Any) -> tuple[list[list[int]], bool]:
+def _id_rows(inputs: Tensor) -> tuple[list[list[int]], bool]:
     """Rows of ids, and whether a batch was given."""
     if isinstance(inputs, (list, tuple)) and inputs and not np.isscalar(inputs[0]):
         rows = [np.asarray(keras.ops.convert_to_numpy(row)) for row in inputs]
