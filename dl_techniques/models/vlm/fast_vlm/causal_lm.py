@@ -288,13 +288,13 @@ class FastVLMCausalLM(
         """
         before = self._encoder_form()
         self.backbone.vision_encoder.reparameterize(fold=fold)
-        self._forget_compiled(before)
+        self.forget_compiled(before)
 
     def reset_reparameterization(self) -> None:
         """Brings the vision encoder back to its training form."""
         before = self._encoder_form()
         self.backbone.vision_encoder.reset_reparameterization()
-        self._forget_compiled(before)
+        self.forget_compiled(before)
 
     @property
     def reparameterized(self) -> bool:
@@ -316,10 +316,14 @@ class FastVLMCausalLM(
         self.backbone.select_tokens(number)
         if self.preprocessor is not None and self.backbone.num_image_tokens is not None:
             self.preprocessor.num_image_tokens = self.backbone.num_image_tokens
-        self._forget_compiled()
+        self.forget_compiled()
 
-    def _forget_compiled(self, form: dict[str, bool] | None = None) -> None:
-        """Drops every function that was compiled from the model as it was, in another form."""
+    def forget_compiled(self, form: dict[str, bool] | None = None) -> None:
+        """Drops every function that was compiled from the model as it was.
+
+        Args:
+            form: The form that the encoder had; None where the form is not what changed.
+        """
         optimizer = getattr(self, "optimizer", None)
         begun = optimizer is not None and optimizer.built
         if begun and form is not None and form != self._encoder_form():
