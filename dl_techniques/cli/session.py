@@ -21,6 +21,7 @@ from dl_techniques.loading.for_answers import load_for_answers
 from dl_techniques.loading.for_answers import set_sampling as set_sampling
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
     from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream
@@ -95,7 +96,7 @@ def load_model(preset: str, fuse: bool = True) -> Any:
 
 
 def stream_answer(
-    model: Any, question: str, pictures: list[np.ndarray], max_new_tokens: int
+    model: keras.Model, question: str, pictures: list[np.ndarray], max_new_tokens: int
 ) -> TextStream:
     """The pieces of one answer as they come."""
     from dl_techniques.evaluation.answerer import KerasAnswerer

@@ -125,7 +125,9 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         )  # fmt: skip
         self._latest = _Latest()
 
-    def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
+    def compile(
+        self, optimizer: str | keras.optimizers.Optimizer = "adam", loss: Any = None, **kwargs: Any
+    ) -> None:
         """As Keras' Distiller.
 
         Args:

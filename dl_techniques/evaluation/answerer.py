@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from dl_techniques.data.images import ImageSource, load_image
 from dl_techniques.errors import PresetError
 from dl_techniques.loading.source import LITERT, LITERTLM, find
+
+if TYPE_CHECKING:
+    import keras
 
 
 @runtime_checkable
@@ -56,7 +59,7 @@ class KerasAnswerer:
         max_new_tokens: longest answer where a call says nothing; None for the model's own.
     """
 
-    def __init__(self, model: Any, max_new_tokens: int | None = None) -> None:
+    def __init__(self, model: keras.Model, max_new_tokens: int | None = None) -> None:
         self.model = model
         self.max_new_tokens = max_new_tokens
 

@@ -19,7 +19,7 @@ from dl_techniques.models.picture_network import Size, picture_network
 INPUT = "image"
 
 
-def resolve_part(model: Any, part: str, parts: tuple[str, ...]) -> str:
+def resolve_part(model: keras.Model, part: str, parts: tuple[str, ...]) -> str:
     """The part that is meant.
 
     Args:
@@ -40,7 +40,7 @@ def resolve_part(model: Any, part: str, parts: tuple[str, ...]) -> str:
     return part
 
 
-def size_of(model: Any, image_size: int | None) -> Size:
+def size_of(model: keras.Model, image_size: int | None) -> Size:
     """Height and width of the pictures that the exported network takes.
 
     Args:
@@ -70,7 +70,7 @@ def size_of(model: Any, image_size: int | None) -> Size:
     return (image_size, image_size)
 
 
-def refuse_quantized(model: Any) -> None:
+def refuse_quantized(model: keras.Model) -> None:
     """Refuses layers that Keras itself has quantized.
 
     LiteRT files of such models fail, or give wrong numbers without a word (int4).
@@ -86,7 +86,7 @@ def refuse_quantized(model: Any) -> None:
             )
 
 
-def copy_of(model: Any, size: Size, dtype: str = "float32") -> Any:
+def copy_of(model: keras.Model, size: Size, dtype: str = "float32") -> Any:
     """A copy for pictures of a size; the model itself does not change.
 
     Args:

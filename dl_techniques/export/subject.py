@@ -73,7 +73,9 @@ def outputs_of(network: keras.Model, inputs: list[np.ndarray]) -> Outputs:
     }
 
 
-def make_subject(model: Any, part: str, image_size: int | None, dynamic_batch: bool) -> Subject:
+def make_subject(
+    model: keras.Model, part: str, image_size: int | None, dynamic_batch: bool
+) -> Subject:
     """Copies a part of a model and fuses the copy; the model itself does not change.
 
     Args:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.loading.source import ARCHIVE_SUFFIX, load
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def load_for_answers(
     return model
 
 
-def set_sampling(model: Any, sampling: Sampling) -> None:
+def set_sampling(model: keras.Model, sampling: Sampling) -> None:
     """Compiles a model with a sampler; a top-k of the vocabulary or more is all of it.
 
     Args:

@@ -6,9 +6,12 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.errors import DLTechniquesError, MissingExtraError, PresetError
+
+if TYPE_CHECKING:
+    import keras
 
 VISION_CLASSES = ("FastVLM", "MobileOne")
 VLM_CLASS = "FastVLMCausalLM"
@@ -83,7 +86,7 @@ def find(source: Any) -> Source:
     return Source(kind, Path(subject.path), subject.model, subject.stored_bytes)
 
 
-def _bytes_of(variable: Any) -> int:
+def _bytes_of(variable: keras.Variable) -> int:
     """Bytes of a variable: no array is made of it."""
     import ml_dtypes
     import numpy as np
@@ -178,7 +181,7 @@ def _classes() -> dict[str, type]:
     return found
 
 
-def class_of(model: Any) -> str:
+def class_of(model: keras.Model) -> str:
     """Which of the three classes a model belongs to.
 
     Raises:
@@ -192,7 +195,7 @@ def class_of(model: Any) -> str:
     raise no_network(model)
 
 
-def hand_over(model: Any, folder: Path) -> Path:
+def hand_over(model: keras.Model, folder: Path) -> Path:
     """Writes a model in memory where another process can load it.
 
     Args:

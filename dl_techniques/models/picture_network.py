@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from dl_techniques.data.images import ImageSource, load_image
 from dl_techniques.data.preprocessing import UNIT
 from dl_techniques.errors import ExportError
 from dl_techniques.typing import Tensor
+
+if TYPE_CHECKING:
+    import keras
 
 Size = tuple[int, int]
 NAMES = ("FastVLM", "MobileOne", "FastVLMCausalLM")
@@ -149,7 +152,7 @@ def encoder_network(encoder: Any) -> PictureNetwork:
     return encoder if isinstance(encoder, PictureNetwork) else FixedEncoder(encoder)
 
 
-def picture_network(model: Any) -> PictureNetwork:
+def picture_network(model: keras.Model) -> PictureNetwork:
     """A model as a `PictureNetwork`.
 
     Raises:
@@ -160,7 +163,7 @@ def picture_network(model: Any) -> PictureNetwork:
     raise no_network(model)
 
 
-def no_network(model: Any) -> ExportError:
+def no_network(model: keras.Model) -> ExportError:
     """The error that says which classes there are."""
     return ExportError(
         f"a {type(model).__name__} cannot be exported; expected a model of the class "

@@ -13,6 +13,7 @@ from dl_techniques.cli.output import check_writable, write_atomically
 from dl_techniques.cli.progress import Progress
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
     from dl_techniques.evaluation import QuestionSet, SetResult
@@ -45,7 +46,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def make_answerer(model: Any, max_new_tokens: int) -> Any:
+def make_answerer(model: keras.Model, max_new_tokens: int) -> Any:
     """A function from questions and the picture of each to answers."""
     from dl_techniques.evaluation.answerer import KerasAnswerer
 
@@ -57,7 +58,9 @@ def make_answerer(model: Any, max_new_tokens: int) -> Any:
     return answer
 
 
-def measure(model: Any, sets: list[QuestionSet], options: argparse.Namespace) -> list[SetResult]:
+def measure(
+    model: keras.Model, sets: list[QuestionSet], options: argparse.Namespace
+) -> list[SetResult]:
     """Evaluates every set, with a progress bar over all questions."""
     from dl_techniques.evaluation import evaluate_set
     from dl_techniques.evaluation.answerer import KerasAnswerer

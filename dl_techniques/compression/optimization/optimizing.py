@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.compression.optimization.classifier_files import (
     SUFFIX,
@@ -23,6 +23,9 @@ from dl_techniques.compression.optimization.optimize_report import OptimizeRepor
 from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.compression.optimization.steps import Lesson, StepReport, run_steps
 from dl_techniques.errors import CompressionError
+
+if TYPE_CHECKING:
+    import keras
 
 
 def _silent(line: str) -> None:
@@ -91,7 +94,7 @@ def optimize(
 
 
 def _optimize_classifier(
-    model: Any, name: str, output: Path, recipe: Recipe, data: Any, limit: int | None,
+    model: keras.Model, name: str, output: Path, recipe: Recipe, data: Any, limit: int | None,
     overwrite: bool, work: Path | None, say: Callable[[str], None],
 ) -> OptimizeReport:  # fmt: skip
     from dl_techniques.export.staging import check_target, staged

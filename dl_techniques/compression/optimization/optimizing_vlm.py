@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dl_techniques.compression.optimization.classifier_files import Measured
 from dl_techniques.compression.optimization.measure_vlm import (
@@ -20,6 +20,9 @@ from dl_techniques.evaluation import QuestionSet, load_sets
 from dl_techniques.evaluation.answerer import open_answerer
 from dl_techniques.export.report import Check, ExportReport
 
+if TYPE_CHECKING:
+    import keras
+
 UNMEASURED = (
     "no questions were given, so speed and accuracy are not measured: name a folder of question "
     "sets with --data, as for fastvlm evaluate"
@@ -27,7 +30,8 @@ UNMEASURED = (
 
 
 def optimize_vlm(
-    model: Any, name: str, output: Path, recipe: Recipe, data: Path | None, limit: int | None, *,
+    model: keras.Model, name: str, output: Path, recipe: Recipe, data: Path | None,
+    limit: int | None, *,
     overwrite: bool, say: Callable[[str], None],
 ) -> OptimizeReport:  # fmt: skip
     """Writes a FastVLMCausalLM in the recipe's precision and measures it beside float32.
@@ -94,7 +98,7 @@ def measure(
 
 
 def export(
-    model: Any, output: Path, recipe: Recipe, precision: str, *, overwrite: bool = False
+    model: keras.Model, output: Path, recipe: Recipe, precision: str, *, overwrite: bool = False
 ) -> ExportReport:
     """All parts in one precision."""
     from dl_techniques.export import export_model

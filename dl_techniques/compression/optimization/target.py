@@ -11,11 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.compression.optimization.recipe_parts import Export, Prune, Quantize, Training
 from dl_techniques.errors import CompressionError
+
+if TYPE_CHECKING:
+    import keras
 
 MEGABYTE = 1_000_000
 WHOLE = ("width", "hidden")
@@ -91,13 +94,13 @@ def recipe_for_size(
     )
 
 
-def _is_prunable(model: Any) -> bool:
+def _is_prunable(model: keras.Model) -> bool:
     from dl_techniques.models.vision.fast_vlm.model import FastVLM
 
     return isinstance(model, FastVLM)
 
 
-def _size(model: Any, recipe: Recipe) -> int | None:
+def _size(model: keras.Model, recipe: Recipe) -> int | None:
     """Bytes that a rung takes; None where it does not exist for this model."""
     from dl_techniques.models.picture_network import picture_network
 
@@ -116,7 +119,7 @@ def _size(model: Any, recipe: Recipe) -> int | None:
     return Files(model, replace(recipe, prune=None), None).size(network)
 
 
-def _vlm_size(model: Any, recipe: Recipe) -> int | None:
+def _vlm_size(model: keras.Model, recipe: Recipe) -> int | None:
     from dl_techniques.compression.optimization.optimizing_vlm import (
         export,
         size_of,

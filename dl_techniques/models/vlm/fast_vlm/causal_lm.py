@@ -111,7 +111,12 @@ class FastVLMCausalLM(
 
     @classmethod
     def from_variant(
-        cls, name: str, /, tokenizer: Any = None, dtype: Any = None, **overrides: Any
+        cls,
+        name: str,
+        /,
+        tokenizer: keras.layers.Layer | None = None,
+        dtype: Any = None,
+        **overrides: Any,
     ) -> FastVLMCausalLM:
         """A published size by name, with random weights.
 
@@ -183,7 +188,7 @@ class FastVLMCausalLM(
 
     def compile(
         self,
-        optimizer: Any = "auto",
+        optimizer: str | keras.optimizers.Optimizer = "auto",
         loss: Any = "auto",
         *,
         weighted_metrics: Any = "auto",
