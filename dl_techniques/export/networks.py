@@ -15,11 +15,12 @@ import numpy as np
 from dl_techniques.compat.keras_layers import all_parts
 from dl_techniques.errors import ExportError
 from dl_techniques.loading.load import VLM_CLASS, class_of
+from dl_techniques.models.vision.efficientnet_lite.model import EfficientNetLite
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 
 INPUT = "image"
-NETWORKS = (FastVLM, MobileOne)
+NETWORKS = (FastVLM, MobileOne, EfficientNetLite)
 Size = tuple[int, int]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dl_techniques.errors import DLTechniquesError, ExportError, MissingExtraError, PresetError
 
-VISION_CLASSES = ("FastVLM", "MobileOne")
+VISION_CLASSES = ("FastVLM", "MobileOne", "EfficientNetLite")
 VLM_CLASS = "FastVLMCausalLM"
 _ARCHIVE = ".keras"
 
