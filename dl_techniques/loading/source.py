@@ -13,7 +13,7 @@ from dl_techniques.errors import DLTechniquesError, MissingExtraError, PresetErr
 if TYPE_CHECKING:
     import keras
 
-VISION_CLASSES = ("FastVLM", "MobileOne")
+VISION_CLASSES = ("FastVLM", "MobileOne", "EfficientNetLite")
 VLM_CLASS = "FastVLMCausalLM"
 MODEL, ARCHIVE, PRESET, CHECKPOINT = "model", "archive", "preset", "checkpoint"
 LITERT, LITERTLM = "litert", "litertlm"

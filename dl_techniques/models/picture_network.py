@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 Size = tuple[int, int]
-NAMES = ("FastVLM", "MobileOne", "FastVLMCausalLM")
+NAMES = ("FastVLM", "MobileOne", "EfficientNetLite", "FastVLMCausalLM")
 WITHOUT_SIZE = 256
 """Side of the pictures where neither the network nor its preprocessing names one."""
 
@@ -45,7 +45,7 @@ class PictureRule:
 
 @runtime_checkable
 class PictureNetwork(Protocol):
-    """A network that takes pictures: `FastVLM`, `MobileOne`, `ImageEmbedding`, `FastVLMCausalLM`.
+    """A network that takes pictures: the vision families, `ImageEmbedding`, `FastVLMCausalLM`.
 
     What gives layers is a method: Keras looks through a model's properties when it writes weights.
 
