@@ -20,6 +20,9 @@ from dl_techniques.registration import register_with_keras
 from dl_techniques.version import __version__
 
 if TYPE_CHECKING:
+    from dl_techniques.models.vision.efficientnet_lite.model import (
+        EfficientNetLite as EfficientNetLite,
+    )
     from dl_techniques.models.vision.fast_vlm.model import FastVLM as FastVLM
     from dl_techniques.models.vision.mobile_one.model import MobileOne as MobileOne
     from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone as FastVLMBackbone
@@ -37,6 +40,7 @@ _VLM = "dl_techniques.models.vlm.fast_vlm"
 _EXPORTS = {
     "FastVLM": "dl_techniques.models.vision.fast_vlm.model",
     "MobileOne": "dl_techniques.models.vision.mobile_one.model",
+    "EfficientNetLite": "dl_techniques.models.vision.efficientnet_lite.model",
     "FastVLMBackbone": _VLM,
     "FastVLMCausalLM": _VLM,
     "FastVLMCausalLMPreprocessor": _VLM,

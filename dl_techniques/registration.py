@@ -16,6 +16,7 @@ PACKAGE = "dl_techniques"
 _VLM = f"{PACKAGE}.models.vlm.fast_vlm"
 CLASSES: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.layers.mobile_one_block": ("ConvNorm", "MobileOneBlock"),
+    f"{PACKAGE}.layers.inverted_residual": ("ConvNormActivation", "InvertedResidual"),
     f"{PACKAGE}.layers.squeeze_excitation": ("SqueezeExcitation",),
     f"{PACKAGE}.layers.conv_ffn": ("ConvFFN",),
     f"{PACKAGE}.layers.positional_encoding": ("ConditionalPositionalEncoding",),
@@ -44,6 +45,10 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "Int8Dense",
     ),
     f"{PACKAGE}.models.vision.mobile_one.model": ("MobileOneStage", "MobileOne"),
+    f"{PACKAGE}.models.vision.efficientnet_lite.model": (
+        "InvertedResidualStage",
+        "EfficientNetLite",
+    ),
     f"{PACKAGE}.models.vision.fast_vlm.model": ("FastVLM",),
     f"{PACKAGE}.models.vision.fast_vlm.components": ("AttentionBlock", "Stage"),
     f"{PACKAGE}.models.vision.fast_vlm.attention": ("Attention",),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from dl_techniques.loading.for_answers import Sampling as Sampling
 
 DEFAULT_PRESET = "demo"
 DEFAULT_NEW_TOKENS = 64
@@ -13,28 +14,6 @@ IMAGE_HELP = "a picture file, or - for stdin"
 PRESET_HELP = "a shipped preset, a folder, or hf://organisation/name"
 LARGEST_SEED = 2**32 - 1  # what every backend takes
 MAX_PIXELS = 8192 * 6144  # as in data.images, which would have Pillow loaded here
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen; temperature 0 takes the most likely one.
-
-    Attributes:
-        temperature: divisor of the logits; 0 is greedy.
-        top_k: keep the k most likely tokens, or None.
-        top_p: keep the smallest set with this probability, or None.
-        seed: seed of the draw, or None.
-    """
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-
-    @property
-    def greedy(self) -> bool:
-        """True where nothing is drawn."""
-        return self.temperature == 0.0
 
 
 def whole_number(text: str, low: int, high: int | None = None) -> int:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli.clock import since_start
 from dl_techniques.cli.notes import note
-from dl_techniques.cli.options import Sampling
 from dl_techniques.cli.progress import Progress
-from dl_techniques.runtime.quick_load import loaded_on_the_host
+from dl_techniques.loading.for_answers import load_for_answers
+from dl_techniques.loading.for_answers import set_sampling as set_sampling
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
     from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream
@@ -91,43 +92,16 @@ def load_model(preset: str, fuse: bool = True) -> Any:
         PresetError: there is no such preset.
     """
     with Progress(f"loading {preset}"):
-        from dl_techniques import FastVLMCausalLM
-
-        with loaded_on_the_host():
-            model = FastVLMCausalLM.from_preset(preset)
-        if fuse and not model.reparameterized:
-            model.reparameterize()
-    return model
-
-
-def set_sampling(model: Any, sampling: Sampling) -> None:
-    """Compiles the model with the sampler that the options ask for.
-
-    A top-k of the vocabulary or more is all of it.
-    """
-    from keras_hub import samplers
-
-    if sampling.greedy:
-        model.compile(sampler="greedy")
-        return
-    vocabulary = model.backbone.text_backbone.token_embedding.input_dim
-    limit = None if sampling.top_k is None else min(sampling.top_k, vocabulary)
-    draw = {"temperature": sampling.temperature, "seed": sampling.seed}
-    if sampling.top_p is not None:
-        sampler = samplers.TopPSampler(p=sampling.top_p, k=limit, **draw)
-    elif sampling.top_k is not None and sampling.top_k < vocabulary:
-        sampler = samplers.TopKSampler(k=sampling.top_k, **draw)
-    else:
-        sampler = samplers.RandomSampler(**draw)
-    model.compile(sampler=sampler)
+        return load_for_answers(preset, fuse=fuse)
 
 
 def stream_answer(
-    model: Any, question: str, pictures: list[np.ndarray], max_new_tokens: int
+    model: keras.Model, question: str, pictures: list[np.ndarray], max_new_tokens: int
 ) -> TextStream:
     """The pieces of one answer as they come."""
-    inputs = {"prompts": question, "images": pictures or None}
-    stream: TextStream = model.stream(inputs, max_new_tokens=max_new_tokens)
+    from dl_techniques.evaluation.answerer import KerasAnswerer
+
+    stream: TextStream = KerasAnswerer(model).stream(question, pictures, max_new_tokens)
     return stream
 
 

@@ -17,7 +17,7 @@ def build_for_training(model: keras.Model, specification: Any) -> None:
     model._symbolic_build(data_batch=specification)
 
 
-def number_of(optimizer: Any, variable: keras.Variable) -> int:
+def number_of(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
     """The place of a variable among those that an optimizer changes."""
     return int(optimizer._get_variable_index(variable))
 

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from dl_techniques.errors import CompressionError
+from dl_techniques.models.vision.switchable_model import SwitchableModel
 from dl_techniques.runtime.traced_once import TracedOnce
 from dl_techniques.typing import Tensor
 
@@ -124,7 +125,9 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
         )  # fmt: skip
         self._latest = _Latest()
 
-    def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
+    def compile(
+        self, optimizer: str | keras.optimizers.Optimizer = "adam", loss: Any = None, **kwargs: Any
+    ) -> None:
         """As Keras' Distiller.
 
         Args:
@@ -285,12 +288,13 @@ def _named_pairs(
 
 def _feature_layers(model: keras.Model) -> list[Any]:
     """The layers whose outputs `extract_features` gives."""
-    if not (hasattr(model, "extract_features") and hasattr(model, "stages")):
+    if not isinstance(model, SwitchableModel):
         raise CompressionError(
             f"{model.name} has no extract_features; name the layers as pairs, "
             "features=[(student's, teacher's)]"
         )
-    return [model.stem, *model.stages]
+    network: Any = model
+    return [network.stem, *network.stages]
 
 
 def _layer_name(model: keras.Model, feature: Feature) -> str:

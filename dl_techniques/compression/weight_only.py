@@ -17,6 +17,7 @@ from dl_techniques.layers.quantized.base import (
     refuse_quantized,
 )
 from dl_techniques.layers.quantized.int8_weights import INT8_CLASSES, attach
+from dl_techniques.models.picture_network import PictureNetwork
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 
 if TYPE_CHECKING:
@@ -80,5 +81,6 @@ def float_network_of(model: keras.Model) -> Any:
 
 def forget_compiled(model: keras.Model) -> None:
     """Lets a vision-language model notice that its encoder has changed."""
-    if hasattr(model, "_forget_compiled"):
-        model._forget_compiled()
+    if isinstance(model, PictureNetwork) and "vlm" in model.parts():
+        whole: Any = model
+        whole.forget_compiled()

@@ -67,7 +67,7 @@ class ConversationDataset(keras.utils.PyDataset):
     def __init__(
         self,
         records: Records,
-        preprocessor: Any,
+        preprocessor: keras.layers.Layer,
         batch_size: int = 32,
         shuffle: bool = True,
         seed: int = 0,

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from dl_techniques.data.images import load_image
+from dl_techniques.evaluation.answerer import Answerer as Answerer
 from dl_techniques.evaluation.metrics import exact_match, majority_answer, wilson_interval
 from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
 
 SHUFFLE_SEED = 20240607
-Answerer = Callable[[list[str], list[np.ndarray]], list[str]]
+AnswerFunction = Callable[[list[str], list[np.ndarray]], list[str]]
+"""Questions and the picture of each -> answers: what stands for an `Answerer` of one picture."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ def exchange_pictures(pictures: Sequence[Path], seed: int = SHUFFLE_SEED) -> lis
 
 
 def answer_questions(
-    answerer: Answerer,
+    answerer: Answerer | AnswerFunction,
     records: Sequence[QuestionRecord],
     pictures: Sequence[Path],
     batch_size: int,
@@ -81,7 +83,7 @@ def answer_questions(
     """Answers every question on the picture beside it.
 
     Args:
-        answerer: maps questions and their pictures (uint8[H, W, 3]) to answers.
+        answerer: an `Answerer`, or a function from questions and their pictures (uint8[H, W, 3]).
         records: the questions.
         pictures: one path per question.
         batch_size: questions per call.
@@ -91,14 +93,18 @@ def answer_questions(
     for start in range(0, len(records), batch_size):
         chunk = records[start : start + batch_size]
         images = [load_image(path) for path in pictures[start : start + batch_size]]
-        answers += answerer([record.question for record in chunk], images)
+        asked = [record.question for record in chunk]
+        if isinstance(answerer, Answerer):
+            answers += answerer.answer(asked, [[image] for image in images])
+        else:
+            answers += answerer(asked, images)
         if on_batch is not None:
             on_batch(len(chunk))
     return answers
 
 
 def evaluate_set(
-    answerer: Answerer,
+    answerer: Answerer | AnswerFunction,
     questions: QuestionSet,
     batch_size: int = 32,
     on_batch: Callable[[int], None] | None = None,
@@ -106,7 +112,7 @@ def evaluate_set(
     """Scores a model on one set, with its baselines.
 
     Args:
-        answerer: maps questions and their pictures to answers.
+        answerer: an `Answerer`, or a function from questions and their pictures to answers.
         questions: the set.
         batch_size: questions per call.
         on_batch: called after each batch with its size; the set is gone through twice.

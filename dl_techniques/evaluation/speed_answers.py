@@ -11,11 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dl_techniques.evaluation.speed import as_numpy, median, timed
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class WarmTimes:
     tokens: int
 
 
-def measure_once(model: Any, inputs: dict[str, Any], max_new_tokens: int) -> WarmTimes:
+def measure_once(model: keras.Model, inputs: dict[str, Any], max_new_tokens: int) -> WarmTimes:
     """Times one answer: each phase by itself, then the whole as a stream."""
     arrays, preprocess = timed(lambda: model.preprocessor.generate_preprocess(inputs))
     rows, encode, project = picture_phases(model, arrays["images"])
@@ -57,7 +60,7 @@ def measure_once(model: Any, inputs: dict[str, Any], max_new_tokens: int) -> War
     )
 
 
-def picture_phases(model: Any, images: Any) -> tuple[Any, float, float]:
+def picture_phases(model: keras.Model, images: Any) -> tuple[Any, float, float]:
     """Encodes and projects the pictures of one prompt, each step compiled and timed by itself.
 
     Args:
@@ -78,7 +81,7 @@ def picture_phases(model: Any, images: Any) -> tuple[Any, float, float]:
     return rows, encode_seconds, project_seconds
 
 
-def _project(embedding: Any, features: Any) -> Any:
+def _project(embedding: keras.layers.Layer, features: Any) -> Any:
     """float[N, h, w, C] -> float[1, N * T, D]: what `ImageEmbedding` does after its encoder."""
     from keras import ops
 
@@ -115,7 +118,7 @@ def time_stream(stream: Any) -> Turn:
 
 
 def measure_turns(
-    model: Any, picture: Any, questions: Sequence[str], max_new_tokens: int
+    model: keras.Model, picture: Any, questions: Sequence[str], max_new_tokens: int
 ) -> list[Turn]:
     """Asks one question after the other about one picture, in one conversation.
 
@@ -152,7 +155,7 @@ def second_over_first(turns: Sequence[Turn]) -> float | None:
 
 
 def measure_warm(
-    model: Any,
+    model: keras.Model,
     inputs: dict[str, Any],
     max_new_tokens: int,
     repeats: int,

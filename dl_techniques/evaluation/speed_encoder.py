@@ -16,12 +16,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dl_techniques.errors import DLTechniquesError
 from dl_techniques.evaluation.speed import median
+from dl_techniques.models.picture_network import encoder_network
+
+if TYPE_CHECKING:
+    import keras
 
 FORMS: dict[str, bool | str] = {"branched": False, "fused": True, "folded": "folded"}
 """Name of a form -> what `FastVLM(reparameterized=...)` calls it: the training form, the published
@@ -49,7 +53,7 @@ class EncoderTime:
     fastest: float
 
 
-def forms_of(network: Any) -> Make:
+def forms_of(network: keras.Model) -> Make:
     """Networks with the numbers of a given one, at any size and in any form.
 
     Args:
@@ -61,7 +65,7 @@ def forms_of(network: Any) -> Make:
     Raises:
         DLTechniquesError: the network has no forms.
     """
-    if not hasattr(network, "form_config"):
+    if not encoder_network(network).forms:
         raise DLTechniquesError(
             f"{network.name} is a {type(network).__name__}, which has no branched, fused and "
             "folded forms to compare; expected a FastVLM"

@@ -111,9 +111,9 @@ def _folder(folder: str | Path | None) -> str | None:
 
 def _is_whole(source: Any, part: str) -> bool:
     """Whether the whole vision-language model is meant."""
-    from dl_techniques.loading.load import VLM_CLASS, class_of_source
+    from dl_techniques.loading.source import find
 
-    return part == "vlm" or (part == "auto" and class_of_source(source) == VLM_CLASS)
+    return part == "vlm" or (part == "auto" and find(source).answers_questions)
 
 
 def _export(source: Any, request: ExportRequest, backend: str, path: Path) -> ExportReport:
@@ -121,13 +121,13 @@ def _export(source: Any, request: ExportRequest, backend: str, path: Path) -> Ex
     import keras
 
     from dl_techniques.export.worker import run_in_worker
-    from dl_techniques.loading.load import hand_over, load_source
+    from dl_techniques.loading.source import hand_over, load
 
     named = isinstance(source, (str, Path))
     if keras.backend.backend() == backend:
         from dl_techniques.export.perform import perform
 
-        return perform(load_source(source) if named else source, request, path)
+        return perform(load(source) if named else source, request, path)
     if named:
         return run_in_worker(backend, _resolved(source), request, path)
     with tempfile.TemporaryDirectory() as folder:

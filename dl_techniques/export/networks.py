@@ -14,16 +14,12 @@ import numpy as np
 
 from dl_techniques.compat.keras_layers import all_parts
 from dl_techniques.errors import ExportError
-from dl_techniques.loading.load import VLM_CLASS, class_of
-from dl_techniques.models.vision.fast_vlm.model import FastVLM
-from dl_techniques.models.vision.mobile_one.model import MobileOne
+from dl_techniques.models.picture_network import Size, picture_network
 
 INPUT = "image"
-NETWORKS = (FastVLM, MobileOne)
-Size = tuple[int, int]
 
 
-def resolve_part(model: Any, part: str, parts: tuple[str, ...]) -> str:
+def resolve_part(model: keras.Model, part: str, parts: tuple[str, ...]) -> str:
     """The part that is meant.
 
     Args:
@@ -34,11 +30,7 @@ def resolve_part(model: Any, part: str, parts: tuple[str, ...]) -> str:
     Raises:
         ExportError: the source has no such part.
     """
-    is_vlm = class_of(model) == VLM_CLASS
-    able = ["vlm", "encoder"] if is_vlm else ["encoder", "features"]
-    if not is_vlm and model.include_top:
-        able.insert(0, "classifier")
-    able = [name for name in able if name in parts]
+    able = [name for name in picture_network(model).parts() if name in parts]
     if part == "auto" and able:
         return able[0]
     if part not in able:
@@ -48,7 +40,7 @@ def resolve_part(model: Any, part: str, parts: tuple[str, ...]) -> str:
     return part
 
 
-def size_of(model: Any, image_size: int | None) -> Size:
+def size_of(model: keras.Model, image_size: int | None) -> Size:
     """Height and width of the pictures that the exported network takes.
 
     Args:
@@ -58,34 +50,27 @@ def size_of(model: Any, image_size: int | None) -> Size:
     Raises:
         ExportError: the network cannot take this size.
     """
-    encoder = model.backbone.vision_encoder if class_of(model) == VLM_CLASS else model
+    network = picture_network(model)
+    encoder = network.picture_encoder()
     height, width, channels = encoder.input_shape[1:]
     if channels != 3:
         raise ExportError(f"{model.name} takes {channels} channels; pictures have 3")
     if image_size is None:
-        default = _default_side(model)
-        return (height or default, width or default)
-    if not isinstance(encoder, NETWORKS):
+        return network.input_size
+    if network.total_stride is None:
         if (image_size, image_size) != (height, width):
             raise ExportError(
                 f"{encoder.name} takes pictures of {height} x {width} pixels only, got {image_size}"
             )
-    elif image_size < encoder.total_stride:
+    elif image_size < network.total_stride:
         raise ExportError(
             f"{encoder.name} cannot take pictures of {image_size} pixels: one place of its last "
-            f"map covers {encoder.total_stride}; give at least that"
+            f"map covers {network.total_stride}; give at least that"
         )
     return (image_size, image_size)
 
 
-def _default_side(model: Any) -> int:
-    converter = getattr(getattr(model, "preprocessor", None), "image_converter", None)
-    if converter is not None:
-        return int(converter.image_size[0])
-    return int(model.preprocessing.size) if hasattr(model, "preprocessing") else 256
-
-
-def refuse_quantized(model: Any) -> None:
+def refuse_quantized(model: keras.Model) -> None:
     """Refuses layers that Keras itself has quantized.
 
     LiteRT files of such models fail, or give wrong numbers without a word (int4).
@@ -101,11 +86,11 @@ def refuse_quantized(model: Any) -> None:
             )
 
 
-def copy_of(model: Any, size: Size, dtype: str = "float32") -> Any:
+def copy_of(model: keras.Model, size: Size, dtype: str = "float32") -> Any:
     """A copy for pictures of a size; the model itself does not change.
 
     Args:
-        model: a vision network, or the `ImageEmbedding` of a vision-language model.
+        model: a vision network, or a vision-language model (its `ImageEmbedding` is copied).
         size: (H, W).
         dtype: of all its layers.
 
@@ -113,30 +98,12 @@ def copy_of(model: Any, size: Size, dtype: str = "float32") -> Any:
         ExportError: a layer is quantized.
     """
     refuse_quantized(model)
-    config = model.get_config()
-    if isinstance(model, NETWORKS):
-        copy = type(model).from_config(_at_size(config, size, dtype))
-    else:
-        for name in ("vision_encoder", "projector", "selector"):
-            config[name]["config"]["dtype"] = dtype
-        if isinstance(model.vision_encoder, NETWORKS):
-            inner = config["vision_encoder"]
-            inner["config"] = _at_size(inner["config"], size, dtype)
-        copy = type(model).from_config(config)
-        copy.build((None, 1, *size, 3))
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def _at_size(config: dict[str, Any], size: Size, dtype: str) -> dict[str, Any]:
-    return {**config, "input_shape": [*size, 3], "dtype": dtype}
+    return picture_network(model).copy(size, dtype)
 
 
 def fuse(copy: Any) -> None:
     """Fuses and folds everything that can be."""
-    network = getattr(copy, "vision_encoder", copy)
-    if isinstance(network, NETWORKS):
-        network.reparameterize(fold=True)
+    picture_network(copy).fold()
 
 
 def assemble(
@@ -155,29 +122,5 @@ def assemble(
     mean, std = (np.asarray(values, "float32") for values in colours)
     plain = not mean.any() and bool((std == 1).all())
     pixels = image if plain else (image - mean) / std
-    if isinstance(copy, NETWORKS):
-        outputs = _parts_of(copy, part)(pixels)
-    else:
-        outputs = {"image_embeddings": copy.embed(pixels)}
+    outputs = picture_network(copy).part_outputs(part, pixels)
     return keras.Model(image, outputs, name=f"{part}_to_export")
-
-
-def _parts_of(network: Any, part: str) -> keras.Model:
-    """The same graph with another end."""
-    if part == "classifier":
-        outputs = {_score_name(network): network.output}
-    elif part == "features":
-        outputs = {"stem": network.stem.output}
-        outputs |= {f"stage_{i}": stage.output for i, stage in enumerate(network.stages, 1)}
-    elif network.include_top:
-        last = getattr(network, "tail", None) or network.stages[-1]
-        outputs = {"features": last.output}
-    else:
-        outputs = {"features": network.output}
-    return keras.Model(network.input, outputs, name=part)
-
-
-def _score_name(network: Any) -> str:
-    if not network.num_classes:
-        return "pooled_features"
-    return "logits" if network.classifier_activation is None else "scores"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from dl_techniques.data.geometry import center_crop, pad_and_resize, resize, resize_shortest_edge
-from dl_techniques.data.images import ImageSource, load_image
-from dl_techniques.data.preprocessing import BYTES, UNIT, Preprocessing, pixel_range
-from dl_techniques.export.networks import Size, assemble, copy_of, fuse, size_of
+from dl_techniques.data.images import ImageSource
+from dl_techniques.data.preprocessing import BYTES, UNIT
+from dl_techniques.export.networks import assemble, copy_of, fuse, size_of
 from dl_techniques.export.pictures import drawn_pictures, picture_files
-from dl_techniques.loading.load import VLM_CLASS, class_of
+from dl_techniques.models.picture_network import Size, picture_network
 
 Outputs = dict[str, np.ndarray]
 
@@ -75,11 +73,13 @@ def outputs_of(network: keras.Model, inputs: list[np.ndarray]) -> Outputs:
     }
 
 
-def make_subject(model: Any, part: str, image_size: int | None, dynamic_batch: bool) -> Subject:
+def make_subject(
+    model: keras.Model, part: str, image_size: int | None, dynamic_batch: bool
+) -> Subject:
     """Copies a part of a model and fuses the copy; the model itself does not change.
 
     Args:
-        model: of one of the classes that `class_of` knows.
+        model: a `PictureNetwork`.
         part: "classifier", "features" or "encoder".
         image_size: side in pixels, or None for the model's own.
         dynamic_batch: leave the number of pictures open.
@@ -88,42 +88,16 @@ def make_subject(model: Any, part: str, image_size: int | None, dynamic_batch: b
         ExportError: a size that the network cannot take, or a quantized model.
     """
     size = size_of(model, image_size)
-    is_vlm = class_of(model) == VLM_CLASS
-    source = model.backbone.image_embedding if is_vlm else model
-    plain, fused = copy_of(source, size), copy_of(source, size)
+    network = picture_network(model)
+    plain, fused = copy_of(model, size), copy_of(model, size)
     fuse(fused)
-    to_bytes, colours = _vlm_pixels(model, size) if is_vlm else _vision_pixels(model, size)
+    rule = network.picture_rule(size)
+    colours = (rule.mean, rule.std)
     return Subject(
         assemble(plain, part, size, colours, None),
         assemble(fused, part, size, colours, None if dynamic_batch else 1),
         lambda: assemble(copy_of(fused, size, "float16"), part, size, colours, 1),
         size,
-        to_bytes,
-        pixel_range(source),
+        rule.to_bytes,
+        rule.lies_in,
     )
-
-
-def _vision_pixels(model: Any, size: Size) -> tuple[Callable[[ImageSource], np.ndarray], Any]:
-    """How a vision network wants its pictures: shorter side resized, centre cropped."""
-    preprocessing: Preprocessing = model.preprocessing
-    side = dataclasses.replace(preprocessing, size=size[0]).resized_side
-    filter_name: Any = preprocessing.interpolation
-
-    def to_bytes(source: ImageSource) -> np.ndarray:
-        picture = load_image(source)
-        if size[0] != size[1]:
-            return resize(picture, *size, filter_name)
-        return center_crop(resize_shortest_edge(picture, side, filter_name), *size)
-
-    if model.include_preprocessing:
-        return to_bytes, ([0.0] * 3, [1.0] * 3)  # the network's own layers do it
-    return to_bytes, (preprocessing.mean, preprocessing.std)
-
-
-def _vlm_pixels(model: Any, size: Size) -> tuple[Callable[[ImageSource], np.ndarray], Any]:
-    """How a vision-language model wants them: as its image converter makes them."""
-    converter = getattr(model.preprocessor, "image_converter", None)
-    if converter is None:
-        return (lambda source: pad_and_resize(load_image(source), size[0])), ([0.0] * 3, [1.0] * 3)
-    config = {**converter.get_config(), "image_size": list(size)}
-    return type(converter).from_config(config).to_uint8, (converter.mean, converter.std)

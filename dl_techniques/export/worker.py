@@ -31,7 +31,7 @@ def run_in_worker(
 
     Args:
         backend: Keras backend of that process.
-        source: what `load_source` takes.
+        source: what `load` takes.
         request: what is wanted.
         path: where to write.
 
@@ -93,11 +93,11 @@ def do_job(folder: Path) -> dict[str, Any]:
     try:
         from dl_techniques.export.perform import perform
         from dl_techniques.export.staging import plain_disk_errors
-        from dl_techniques.loading.load import load_source
+        from dl_techniques.loading.source import load
 
         # `path` stands in the hidden folder beside the target, whose name the user knows.
         with plain_disk_errors(path.parent.parent / path.name):
-            model = load_source(job["source"])
+            model = load(job["source"])
             report = perform(model, ExportRequest(**job["request"]), path)
     except DLTechniquesError as error:
         return {"error": type(error).__name__, "message": str(error)}

@@ -33,6 +33,7 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
 Array = np.ndarray
+Picture = str | Path | Array  # a file, or its pixels as uint8[H, W, 3]
 INCOMPLETE = "\ufffd"  # what the bytes of half a character decode to
 MAX_EXACT_SIDE = 16384  # pictures with a longer side are resized first and padded then
 MAX_GROWN = 4096 * 4096  # pixels; longer strips than this are cropped first and resized then
@@ -177,20 +178,23 @@ class Host:
         self.encoder, self.adapter = opened[files["encoder"]], opened[files["adapter"]]
         self.embedder, self.language = opened[files["embedder"]], opened[files["language"]]
 
-    def picture_pixels(self, path: str | Path) -> Array:
+    def picture_pixels(self, picture: Picture) -> Array:
         """float32[1, S, S, 3] in 0..1; the encoder normalizes."""
         rule = self.manifest["picture"]
-        image = to_square(read_picture(path, rule["max_pixels"]), rule)
+        if not isinstance(picture, np.ndarray):
+            picture = read_picture(picture, rule["max_pixels"])
+        image = to_square(picture, rule)
         return np.divide(image[None], np.float32(255))
 
-    def picture_rows(self, path: str | Path) -> Array:
+    def picture_rows(self, picture: Picture) -> Array:
         """float32[T, D]: what the decoder reads in the place of a picture.
 
         Raises:
             HostError: no picture, or its features are not finite.
         """
-        features = self.encoder("encode", image=self.picture_pixels(path))
-        return _finite(self.adapter("adapt", **features)["rows"][0], f"the features of {path}")
+        features = self.encoder("encode", image=self.picture_pixels(picture))
+        name = "a picture" if isinstance(picture, np.ndarray) else str(picture)
+        return _finite(self.adapter("adapt", **features)["rows"][0], f"the features of {name}")
 
     def token_rows(self, ids: Sequence[int]) -> Array:
         """float32[len(ids), D]: the embeddings of tokens."""
@@ -209,7 +213,7 @@ class Host:
         encoded = self.tokenizer.encode_batch(pieces, add_special_tokens=False)
         return [number for piece in encoded for number in piece.ids]
 
-    def prompt_rows(self, pictures: Sequence[str | Path], question: str) -> Array:
+    def prompt_rows(self, pictures: Sequence[Picture], question: str) -> Array:
         """float32[n, D]: the whole prompt, pictures and text in their places.
 
         Raises:
@@ -282,9 +286,15 @@ class Host:
             row = self._embed(np.array([[token]], "int32"))
 
     def stream(
-        self, pictures: Sequence[str | Path], question: str, max_new_tokens: int | None = None
+        self, pictures: Sequence[Picture], question: str, max_new_tokens: int | None = None
     ) -> Iterator[str]:
-        """The answer's text as it comes; a piece never ends inside a character."""
+        """The answer's text as it comes; a piece never ends inside a character.
+
+        Args:
+            pictures: files, or uint8[H, W, 3].
+            question: text.
+            max_new_tokens: longest answer; None for what the export says.
+        """
         waiting: list[int] = []
         for token in self.tokens(self.prompt_rows(pictures, question), max_new_tokens):
             waiting.append(token)

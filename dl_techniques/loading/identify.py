@@ -21,8 +21,12 @@ from dl_techniques.models.presets.hub import fetch, is_hub_handle
 from dl_techniques.models.presets.vlm_folder import resolve_preset
 from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
 
-CLASSES = {"fast_vit": "FastVLM", "mobile_one": "MobileOne"}
-OURS = {"FastVLMBackbone": "FastVLMCausalLM", "FastVLM": "FastVLM", "MobileOne": "MobileOne"}
+CLASSES = {
+    "fast_vit": "FastVLM",
+    "mobile_one": "MobileOne",
+    "efficientnet_lite": "EfficientNetLite",
+}
+OURS = {"FastVLMBackbone": "FastVLMCausalLM"} | {name: name for name in CLASSES.values()}
 """Class in `config.json` of a preset -> the class that loads it whole."""
 PREPROCESSOR = "preprocessor.json"
 BYTES = {"bfloat16": 2, "float32": 4}

@@ -193,7 +193,7 @@ def _plain_settings(place: str, config: Any) -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _rate_to_set(optimizer: Any) -> float:
+def _rate_to_set(optimizer: keras.optimizers.Optimizer) -> float:
     """The constant rate of an optimizer, which the clock then changes."""
     config = optimizer.get_config()
     rate = config.get("inner_optimizer", {}).get("config", config).get("learning_rate")

@@ -156,6 +156,7 @@ KINDS: dict[str, Kind] = {
     "nested": Kind(networks.nested, "nested.keras"),
     "mobile_one": Kind(networks.mobile_one, "mobile_one.keras"),
     "mobile_one_fused": Kind(lambda: _formed(networks.mobile_one, False), "mobile_one_fused"),
+    "efficientnet_lite": Kind(networks.efficientnet_lite, "efficientnet_lite.keras"),
     "own_loss": Kind(_own_loss, "own_loss.keras"),
     "layers": Kind(networks.layers, "layers.keras"),
     "plain_int8": Kind(lambda: _int8_weights(networks.plain()), "plain_int8.keras"),

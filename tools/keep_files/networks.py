@@ -20,6 +20,7 @@ from dl_techniques.layers import (
 )
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.initializers import HostTruncatedNormal
+from dl_techniques.models.vision.efficientnet_lite.model import EfficientNetLite
 from dl_techniques.models.vision.fast_vlm import attention, components
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne, MobileOneStage
@@ -51,6 +52,17 @@ def mobile_one() -> MobileOne:
     """Two stages of one pair each, SE in the second."""
     network = MobileOne(
         num_classes=CLASSES, embed_dims=(8, 8), depths=(1, 1), stem_dim=8, se_depths=(0, 1),
+        input_shape=(SIDE, SIDE, 3),
+    )  # fmt: skip
+    randomize(network)
+    return network
+
+
+def efficientnet_lite() -> EfficientNetLite:
+    """Two stages, the second with two blocks, of which one adds its input."""
+    network = EfficientNetLite(
+        num_classes=CLASSES, embed_dims=(8, 8), depths=(1, 2), kernel_sizes=(3, 5),
+        strides=(1, 2), expansions=(1, 2), stem_dim=8, head_dim=16,
         input_shape=(SIDE, SIDE, 3),
     )  # fmt: skip
     randomize(network)

@@ -121,7 +121,7 @@ def _preprocessor_contents(preprocessor: FastVLMCausalLMPreprocessor) -> dict[st
     }
 
 
-def _generation_config(model: FastVLMCausalLM, tokenizer: Any) -> dict[str, Any]:
+def _generation_config(model: FastVLMCausalLM, tokenizer: keras.layers.Layer) -> dict[str, Any]:
     ids = {
         "bos_token_id": getattr(tokenizer, "end_token2_id", None),
         "eos_token_id": getattr(tokenizer, "end_token_id", None),

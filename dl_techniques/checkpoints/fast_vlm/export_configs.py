@@ -22,7 +22,7 @@ RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 def model_config(
     backbone: FastVLMBackbone,
-    tokenizer: Any = None,
+    tokenizer: keras.layers.Layer | None = None,
     dtype: str | None = None,
     image_token_id: int | None = None,
 ) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def image_processor_config(converter: FastVLMImageConverter) -> dict[str, Any]:
     }
 
 
-def tokenizer_config(tokenizer: Any, longest: int | None = None) -> dict[str, Any]:
+def tokenizer_config(tokenizer: keras.layers.Layer, longest: int | None = None) -> dict[str, Any]:
     """`tokenizer_config.json`."""
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -7,7 +7,7 @@ matrices (heads * numbers a head, width). The rest differs in names and in trans
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -198,7 +198,7 @@ def body_of(family: str) -> str:
 
 
 def decoder_map(
-    backbone: Any, spec: DecoderSpec, body: str | None = None, head: str = "lm_head.weight"
+    backbone: keras.Model, spec: DecoderSpec, body: str | None = None, head: str = "lm_head.weight"
 ) -> WeightMap:
     """Names in a Hugging Face file for every variable of a decoder.
 

@@ -12,6 +12,7 @@ from dl_techniques.checkpoints.vision.sources import preprocessing_of
 from dl_techniques.checkpoints.vision.tables import fast_vit_rules, relative_paths
 from dl_techniques.checkpoints.vision.writing import save_as_timm
 from dl_techniques.checkpoints.weight_map import WeightMap
+from dl_techniques.models.vision.efficientnet_lite.model import EfficientNetLite
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 
@@ -31,7 +32,7 @@ def tower_map(encoder: FastVLM, layout: str) -> WeightMap:
     return network_map(encoder, layout)
 
 
-def write(what: FastVLM | MobileOne, folder: Path, **options: Any) -> None:
+def write(what: FastVLM | MobileOne | EfficientNetLite, folder: Path, **options: Any) -> None:
     """Writes a network as timm does: `save_as_timm`."""
     save_as_timm(what, folder, **options)
 

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dl_techniques.checkpoints.vision.efficientnet_lite import NAME, efficientnet_lite_rules
 from dl_techniques.checkpoints.vision.tables import fast_vit_rules, mobile_one_rules
 from dl_techniques.checkpoints.weight_map import Rule
 from dl_techniques.errors import CheckpointError
+from dl_techniques.models.vision.efficientnet_lite.config import EfficientNetLiteConfig
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
 
 SHOWN = 5
@@ -24,8 +26,8 @@ class Naming:
 
     Args:
         name: for messages.
-        network: "fast_vit" or "mobile_one".
-        words: "timm" or "apple".
+        network: "fast_vit", "mobile_one" or "efficientnet_lite".
+        words: "timm", "apple" or "pytorch".
         stem: how the name of the stem's first array begins, and no other layout's.
     """
 
@@ -44,6 +46,8 @@ NAMINGS = (
     Naming("Apple FastViT", "fast_vit", "apple", r"patch_embed\.0\."),
     Naming("timm MobileOne", "mobile_one", "timm", r"stem\.(conv_kxk|conv_scale|reparam_conv)\."),
     Naming("Apple MobileOne", "mobile_one", "apple", r"stage0\."),
+    Naming("timm EfficientNet-Lite", NAME, "timm", r"conv_stem\."),
+    Naming("EfficientNet-PyTorch", NAME, "pytorch", r"_conv_stem\."),
 )
 
 PREFIXES = {
@@ -145,6 +149,8 @@ def _known_names(network: str, words: str) -> re.Pattern[str]:
     """One expression for all names of a layout, whatever the sizes."""
     if network == "mobile_one":
         rules = mobile_one_rules(words)[0]
+    elif network == NAME:
+        rules = efficientnet_lite_rules(EfficientNetLiteConfig(), words)[0]
     else:
         both = [FastVLMConfig(mixers=(kind,) * 3) for kind in ("repmixer", "attention")]
         rules = [rule for config in both for rule in fast_vit_rules(config, words)]
@@ -158,4 +164,4 @@ DISTILLED = (r"head_dist\.\w+", r"dist_head\.\w+")
 
 def _expression(rule: Rule) -> str:
     text = re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(rule.source))
-    return re.sub(r"(?<=stages\\\.)\d+|(?<=network\\\.)\d+", r"\\d+", text)
+    return re.sub(r"(?<=stages\\\.)\d+|(?<=network\\\.)\d+|(?<=blocks\\\.)\d+", r"\\d+", text)

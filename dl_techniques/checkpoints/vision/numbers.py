@@ -7,8 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from dl_techniques.checkpoints.vision.efficientnet_lite import NAME, read_efficientnet_lite
 from dl_techniques.checkpoints.vision.layouts import Layout
 from dl_techniques.errors import CheckpointError, VariantError
+from dl_techniques.models.vision.efficientnet_lite.config import EfficientNetLiteConfig
+from dl_techniques.models.vision.efficientnet_lite.config import load_variants as lite_variants
 from dl_techniques.models.vision.fast_vlm.config import HEAD_DIM, FastVLMConfig
 from dl_techniques.models.vision.fast_vlm.config import load_variants as fast_vit_variants
 from dl_techniques.models.vision.mobile_one.config import MobileOneConfig
@@ -32,9 +35,7 @@ def variant_of(layout: Layout, shapes: Shapes, wanted: str | None = None) -> str
         CheckpointError: the file holds another variant than `wanted`, or none that is known.
     """
     found = read_numbers(layout, shapes)
-    variants: Mapping[str, Any] = (
-        fast_vit_variants() if layout.naming.network == "fast_vit" else mobile_one_variants()
-    )
+    variants: Mapping[str, Any] = _variants(layout.naming.network)
     config_class: Any = type(found)
     if wanted is not None:
         config = config_class.from_variant(wanted)
@@ -57,10 +58,19 @@ def variant_of(layout: Layout, shapes: Shapes, wanted: str | None = None) -> str
     return FOR_PICTURES
 
 
+def _variants(network: str) -> Mapping[str, Any]:
+    if network == NAME:
+        return lite_variants()
+    return fast_vit_variants() if network == "fast_vit" else mobile_one_variants()
+
+
 def _said(config: Any) -> str:
     said = f"dims {list(config.embed_dims)}, depths {list(config.depths)}"
     if isinstance(config, MobileOneConfig):
         return f"{said}, {config.num_conv_branches} conv branches"
+    if isinstance(config, EfficientNetLiteConfig):
+        kernels = "/".join(str(size) for size in config.kernel_sizes)
+        return f"{said}, kernels {kernels}, head {config.head_dim}"
     ratios = "/".join(dict.fromkeys(f"{ratio:g}" for ratio in config.mlp_ratios))
     return f"{said}, mlp ratio {ratios}, mixers {'/'.join(config.stage_mixers)}"
 
@@ -70,13 +80,17 @@ def _same(config: Any, found: Any, fused: bool) -> bool:
     if isinstance(found, MobileOneConfig):
         unseen = {"num_conv_branches": config.num_conv_branches} if fused else {}
         return bool(config.same_network(dataclasses.replace(found, **unseen)))
+    if isinstance(found, EfficientNetLiteConfig):
+        return bool(config.same_network(found))
     unseen = {"downsample_activation": config.downsample_activation}
     if fused:
         unseen["stem_scale_branch"] = config.stem_scale_branch
     return bool(config.same_network(dataclasses.replace(found, **unseen)))
 
 
-def read_numbers(layout: Layout, shapes: Shapes) -> FastVLMConfig | MobileOneConfig:
+def read_numbers(
+    layout: Layout, shapes: Shapes
+) -> FastVLMConfig | MobileOneConfig | EfficientNetLiteConfig:
     """What a file says about its network.
 
     Raises:
@@ -85,6 +99,8 @@ def read_numbers(layout: Layout, shapes: Shapes) -> FastVLMConfig | MobileOneCon
     try:
         if layout.naming.network == "mobile_one":
             return _mobile_one(layout, shapes)
+        if layout.naming.network == NAME:
+            return read_efficientnet_lite(layout.naming.words, shapes)
         return _fast_vit(layout, shapes)
     except VariantError as error:
         raise CheckpointError(f"the tensors ({layout}) make no network: {error}") from error

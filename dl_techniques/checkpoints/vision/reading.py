@@ -13,6 +13,7 @@ from dl_techniques.checkpoints.tensor_files import (
     TensorStore,
     open_tensors,
 )
+from dl_techniques.checkpoints.vision.efficientnet_lite import HEADS, NAME, efficientnet_lite_rules
 from dl_techniques.checkpoints.vision.layouts import COUNTERS, DISTILLED, Layout, recognise
 from dl_techniques.checkpoints.vision.numbers import variant_of
 from dl_techniques.checkpoints.vision.sources import config_beside, preprocessing_of, timm_name
@@ -32,13 +33,16 @@ from dl_techniques.checkpoints.weight_map import (
 from dl_techniques.data.damage import short
 from dl_techniques.errors import CheckpointError, VariantError
 from dl_techniques.layers.reparameterization import sync_variables
+from dl_techniques.models.vision.efficientnet_lite import model as efficientnet_lite
+from dl_techniques.models.vision.efficientnet_lite.model import EfficientNetLite
 from dl_techniques.models.vision.fast_vlm import model as fast_vlm
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one import model as mobile_one
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 from dl_techniques.runtime.lazy_build import without_values
 
-NETWORKS: dict[str, Any] = {"fast_vit": fast_vlm, "mobile_one": mobile_one}
+NETWORKS: dict[str, Any] = {"fast_vit": fast_vlm, "mobile_one": mobile_one, NAME: efficientnet_lite}
+CLASSES: dict[str, type] = {"fast_vit": FastVLM, "mobile_one": MobileOne, NAME: EfficientNetLite}
 FREE = (
     "include_top", "num_classes", "input_shape", "classifier_activation", "preprocessing",
     "dropout_rate", "drop_path_rate", "layer_scale_init", "name", "dtype",
@@ -51,7 +55,7 @@ PROJECTION = "head.proj"
 
 def recognises(cls: type, source: Path, variant: str | None) -> bool:
     """Whether this reader makes networks of `cls` from `source`: a weight file or its folder."""
-    if not issubclass(cls, FastVLM | MobileOne):
+    if not issubclass(cls, tuple(CLASSES.values())):
         return False
     if source.is_dir():
         return any(_is_weights(path) for path in source.iterdir())
@@ -66,7 +70,7 @@ def load(cls: type, source: Path, variant: str | None, overrides: dict[str, Any]
     """Builds the network that a file holds, in the form that it has, and fills it.
 
     Args:
-        cls: `FastVLM` or `MobileOne`.
+        cls: `FastVLM`, `MobileOne` or `EfficientNetLite`.
         source: file or folder.
         variant: which network it must be; `None` for what the tensors say.
         overrides: constructor arguments among `FREE`.
@@ -114,16 +118,16 @@ def _load(
     return network
 
 
-def network_map(network: FastVLM | MobileOne, words: str) -> WeightMap:
+def network_map(network: FastVLM | MobileOne | EfficientNetLite, words: str) -> WeightMap:
     """Names in a file -> the network's variables, in whatever form it stands.
 
     Args:
-        network: of either kind.
-        words: "timm" or "apple".
+        network: of any kind.
+        words: "timm", "apple" or "pytorch".
 
     Raises:
-        CheckpointError: the network is folded, or its attention has biases that were trained when
-            it was, which no other layout knows.
+        CheckpointError: the network is folded (an EfficientNet-Lite: fused), or its attention has
+            biases that were trained when it was, which no other layout knows.
     """
     if any(switch.form_word() == "biased" for _, switch in network.switches()):
         raise CheckpointError(
@@ -135,6 +139,14 @@ def network_map(network: FastVLM | MobileOne, words: str) -> WeightMap:
             f"{network.name} is folded, which no layout of timm's or Apple's has names for: call "
             "reset_reparameterization(), then reparameterize() without fold"
         )
+    if isinstance(network, EfficientNetLite):
+        if any(network.form_state().values()):
+            raise CheckpointError(
+                f"{network.name} is fused, which no layout of an EfficientNet-Lite has names for: "
+                "call reset_reparameterization() before"
+            )
+        rules = efficientnet_lite_rules(network.config, words)
+        return build_map(relative_paths(network), *rules)
     if isinstance(network, MobileOne):
         return build_map(relative_paths(network), *mobile_one_rules(words))
     return build_map(relative_paths(network), fast_vit_rules(network.config, words))
@@ -150,7 +162,7 @@ def _check_overrides(cls: type, overrides: Mapping[str, Any]) -> None:
 
 
 def _check_class(cls: type, layout: Layout) -> None:
-    wanted = MobileOne if layout.naming.network == "mobile_one" else FastVLM
+    wanted = CLASSES[layout.naming.network]
     if not issubclass(cls, wanted):
         raise CheckpointError(
             f"holds a network of {layout}, expected a {cls.__name__}; use "
@@ -170,6 +182,8 @@ def _check_architecture(variant: str, config: Mapping[str, Any]) -> None:
 
 def head_name(layout: Layout) -> str:
     """What a layout calls the classifier."""
+    if layout.naming.network == NAME:
+        return HEADS[layout.naming.words]
     if layout.naming.words == "timm":
         return "head.fc"
     return "linear" if layout.naming.network == "mobile_one" else "head"

@@ -71,6 +71,7 @@ def config_beside(source: Path) -> dict[str, Any]:
 TIMM_NAMES = {
     **{f"mci{i}": f"fastvit_mci{i}" for i in (0, 1, 2, 3, 4)},
     "fastvithd": "fastvit_mci3",
+    **{f"efficientnet_lite{i}": f"tf_efficientnet_lite{i}" for i in (0, 1, 2)},
 }
 """Variants whose names differ from timm's."""
 
@@ -82,9 +83,10 @@ def timm_name(variant: str) -> str:
         VariantError: timm has no such network.
     """
     name = TIMM_NAMES.get(variant, variant)
-    if not name.startswith(("fastvit_", "mobileone_")):
+    if not name.startswith(("fastvit_", "mobileone_", "tf_efficientnet_lite")):
         raise VariantError(
             f"timm has no network like {variant!r}, so its weights cannot be written for it; use "
-            "save_to_preset(), or one of the variants fastvit_*, mci*, fastvithd, mobileone_*"
+            "save_to_preset(), or one of the variants fastvit_*, mci*, fastvithd, mobileone_*, "
+            "efficientnet_lite*"
         )
     return name

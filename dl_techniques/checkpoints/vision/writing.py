@@ -14,10 +14,12 @@ import numpy as np
 from dl_techniques.checkpoints.folders import replacing_folder
 from dl_techniques.checkpoints.tensor_files import TensorInfo
 from dl_techniques.checkpoints.tensor_writer import save_tensors
+from dl_techniques.checkpoints.vision.efficientnet_lite import HEADS
 from dl_techniques.checkpoints.vision.reading import network_map
 from dl_techniques.checkpoints.vision.sources import timm_fields, timm_name
 from dl_techniques.checkpoints.weight_map import Entry
 from dl_techniques.errors import VariantError
+from dl_techniques.models.vision.efficientnet_lite.model import EfficientNetLite
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne
 
@@ -25,7 +27,9 @@ Progress = Callable[[int], None]
 
 
 def save_as_timm(
-    network: FastVLM | MobileOne, folder: str | Path, progress: Progress | None = None
+    network: FastVLM | MobileOne | EfficientNetLite,
+    folder: str | Path,
+    progress: Progress | None = None,
 ) -> None:
     """Writes a folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` opens.
 
@@ -34,7 +38,8 @@ def save_as_timm(
     for `load_state_dict` of timm's network after `timm.utils.reparameterize_model`.
 
     Args:
-        network: of a variant that timm has: fastvit_*, mci*, fastvithd, mobileone_*.
+        network: of a variant that timm has: fastvit_*, mci*, fastvithd, mobileone_*,
+            efficientnet_lite*.
         folder: where to; replaced when all is written.
         progress: told the bytes of each array that was written.
 
@@ -51,7 +56,7 @@ def save_as_timm(
         (place / "config.json").write_text(config + "\n", encoding="utf-8")
 
 
-def variant_name(network: FastVLM | MobileOne) -> str:
+def variant_name(network: FastVLM | MobileOne | EfficientNetLite) -> str:
     """The variant with a network's layers.
 
     Raises:
@@ -67,11 +72,15 @@ def variant_name(network: FastVLM | MobileOne) -> str:
     return str(same[0])
 
 
-def timm_config(network: FastVLM | MobileOne, name: str) -> dict[str, Any]:
+def timm_config(network: FastVLM | MobileOne | EfficientNetLite, name: str) -> dict[str, Any]:
     """The document that timm reads."""
     classes = network.num_classes if network.include_top else 0
     fused_fast_vit = network.reparameterized and isinstance(network, FastVLM)
-    stem = "stem.0" if isinstance(network, FastVLM) else "stem"
+    stem, classifier = "stem", "head.fc"
+    if isinstance(network, FastVLM):
+        stem = "stem.0"
+    elif isinstance(network, EfficientNetLite):
+        stem, classifier = "conv_stem", HEADS["timm"]
     return {
         "architecture": name,
         "num_classes": classes,
@@ -83,12 +92,14 @@ def timm_config(network: FastVLM | MobileOne, name: str) -> dict[str, Any]:
             "num_classes": classes,
             "pool_size": None,
             "first_conv": stem,
-            "classifier": "head.fc",
+            "classifier": classifier,
         },
     }
 
 
-def _arrays(network: FastVLM | MobileOne) -> dict[str, tuple[TensorInfo, Callable[[], np.ndarray]]]:
+def _arrays(
+    network: FastVLM | MobileOne | EfficientNetLite,
+) -> dict[str, tuple[TensorInfo, Callable[[], np.ndarray]]]:
     """Name -> what will be written, and how to get it; with the counters that torch expects."""
     found: dict[str, tuple[TensorInfo, Callable[[], np.ndarray]]] = {}
     for name, entry in network_map(network, "timm").items():

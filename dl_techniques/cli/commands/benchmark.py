@@ -8,7 +8,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli import session
 from dl_techniques.cli.commands.benchmark_table import to_text
@@ -17,6 +17,9 @@ from dl_techniques.cli.options import MAX_PIXELS, add_preset_option, positive_in
 from dl_techniques.cli.progress import Progress
 from dl_techniques.errors import DLTechniquesError
 from dl_techniques.runtime.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    import keras
 
 SIZE = (480, 640, 3)  # of the picture that is made where none is given
 TURNS = ("What else is there?", "What colours are there?", "Is anything moving?")
@@ -92,7 +95,7 @@ def cold(options: argparse.Namespace, picture: Any) -> dict[str, Any]:
         return {name: asdict(times) for name, times in cold_starts(command).items()}
 
 
-def warm(options: argparse.Namespace, model: Any, picture: Any) -> dict[str, Any]:
+def warm(options: argparse.Namespace, model: keras.Model, picture: Any) -> dict[str, Any]:
     """Phases of an answer in this process, a conversation, peak memory and what the model is."""
     from dl_techniques.evaluation.speed import own_peak_megabytes
     from dl_techniques.evaluation.speed_answers import measure_warm
@@ -109,7 +112,7 @@ def warm(options: argparse.Namespace, model: Any, picture: Any) -> dict[str, Any
     }
 
 
-def conversation(options: argparse.Namespace, model: Any, picture: Any) -> dict[str, Any]:
+def conversation(options: argparse.Namespace, model: keras.Model, picture: Any) -> dict[str, Any]:
     """Several questions about one picture: what those after the first one cost."""
     from dl_techniques.evaluation.speed_answers import (
         measure_turns,
@@ -130,7 +133,7 @@ def conversation(options: argparse.Namespace, model: Any, picture: Any) -> dict[
     return {"second_over_first": ratio, "turns": [asdict(turn) for turn in turns]}
 
 
-def describe_model(model: Any) -> dict[str, Any]:
+def describe_model(model: keras.Model) -> dict[str, Any]:
     """What was measured: size, precision, and whether the encoder is fused."""
     backbone = model.backbone
     return {
@@ -143,7 +146,7 @@ def describe_model(model: Any) -> dict[str, Any]:
     }
 
 
-def encoder(options: argparse.Namespace, network: Any) -> dict[str, Any]:
+def encoder(options: argparse.Namespace, network: keras.Model) -> dict[str, Any]:
     """The encoder's forms at every resolution and batch size, their growth, and the plot."""
     from dl_techniques.evaluation import speed_encoder
     from dl_techniques.evaluation.speed import own_peak_megabytes
@@ -169,7 +172,7 @@ def encoder(options: argparse.Namespace, network: Any) -> dict[str, Any]:
     }
 
 
-def draw(options: argparse.Namespace, network: Any, times: Any) -> None:
+def draw(options: argparse.Namespace, network: keras.Model, times: Any) -> None:
     """Writes the plot, with what was measured and where in its title."""
     from dl_techniques.evaluation.report import machine
     from dl_techniques.evaluation.speed_plot import plot_encoder_times

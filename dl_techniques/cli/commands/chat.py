@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli import session
 from dl_techniques.cli.answering import BAD_INPUT
@@ -19,6 +19,9 @@ from dl_techniques.cli.options import (
     sampling_of,
 )
 from dl_techniques.errors import DLTechniquesError, PromptError
+
+if TYPE_CHECKING:
+    import keras
 
 HELP = (
     "a question, or /image FILE for another picture, /clear to start again, /help for this line, "
@@ -45,7 +48,7 @@ class Conversation:
         options: max_pixels, max_new_tokens and json.
     """
 
-    def __init__(self, model: Any, options: argparse.Namespace) -> None:
+    def __init__(self, model: keras.Model, options: argparse.Namespace) -> None:
         from dl_techniques import Chat
 
         self.options = options

@@ -13,6 +13,7 @@ from dl_techniques.cli.output import check_writable, write_atomically
 from dl_techniques.cli.progress import Progress
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
     from dl_techniques.evaluation import QuestionSet, SetResult
@@ -45,21 +46,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def make_answerer(model: Any, max_new_tokens: int) -> Any:
-    """A function from questions and pictures to answers, for `evaluate_set`."""
+def make_answerer(model: keras.Model, max_new_tokens: int) -> Any:
+    """A function from questions and the picture of each to answers."""
+    from dl_techniques.evaluation.answerer import KerasAnswerer
+
+    answerer = KerasAnswerer(model, max_new_tokens)
 
     def answer(questions: list[str], pictures: list[np.ndarray]) -> list[str]:
-        inputs = {"prompts": questions, "images": [[picture] for picture in pictures]}
-        return list(model.generate(inputs, max_new_tokens=max_new_tokens))
+        return answerer.answer(questions, [[picture] for picture in pictures])
 
     return answer
 
 
-def measure(model: Any, sets: list[QuestionSet], options: argparse.Namespace) -> list[SetResult]:
+def measure(
+    model: keras.Model, sets: list[QuestionSet], options: argparse.Namespace
+) -> list[SetResult]:
     """Evaluates every set, with a progress bar over all questions."""
     from dl_techniques.evaluation import evaluate_set
+    from dl_techniques.evaluation.answerer import KerasAnswerer
 
-    answerer = make_answerer(model, options.max_new_tokens)
+    answerer = KerasAnswerer(model, options.max_new_tokens)
     total = sum(2 * len(questions.records) for questions in sets)
     with Progress("questions", total) as bar:
         return [

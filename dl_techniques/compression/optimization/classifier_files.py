@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.data.labelled import HELD_OUT, Labelled, read_labelled
 from dl_techniques.data.preprocessing import BYTES, UNIT, pixel_range
 from dl_techniques.errors import CompressionError
+
+if TYPE_CHECKING:
+    import keras
 
 SUFFIX = ".tflite"
 
@@ -39,7 +42,7 @@ class Measured:
     accuracy: float | None
 
 
-def check_classifier(model: Any, recipe: Recipe) -> None:
+def check_classifier(model: keras.Model, recipe: Recipe) -> None:
     """Refuses what is no classifier, or cannot be written as one.
 
     Raises:
@@ -66,7 +69,7 @@ class Files:
         CompressionError: a step needs data and there is none, or a size that cannot be.
     """
 
-    def __init__(self, model: Any, recipe: Recipe, data: Path | None) -> None:
+    def __init__(self, model: keras.Model, recipe: Recipe, data: Path | None) -> None:
         if data is None and (recipe.trains or recipe.precision == "int8_static"):
             raise CompressionError(
                 "this recipe needs pictures (training or static int8); name a folder of class "
@@ -91,14 +94,16 @@ class Files:
             )
         return train, held_out
 
-    def write(self, network: Any, path: Path, *, overwrite: bool = False) -> tuple[str, ...]:
+    def write(
+        self, network: keras.Model, path: Path, *, overwrite: bool = False
+    ) -> tuple[str, ...]:
         """Exports in the recipe's precision; returns the notes of the export."""
         # A network that was trained with rounding has its precision in itself.
         aware = self.recipe.quantization_aware is not None
         return self._export(network, path, None if aware else self.recipe.precision, overwrite)
 
     def _export(
-        self, network: Any, path: Path, precision: str | None, overwrite: bool = False
+        self, network: keras.Model, path: Path, precision: str | None, overwrite: bool = False
     ) -> tuple[str, ...]:
         from dl_techniques.export import export_model
 
@@ -121,21 +126,21 @@ class Files:
         found = [self.data / name for name in names if (self.data / name).is_dir()]
         return found[0] if found else self.data
 
-    def measure_float(self, network: Any, held_out: Labelled | None) -> Measured:
+    def measure_float(self, network: keras.Model, held_out: Labelled | None) -> Measured:
         """A network in float32, from a file that is thrown away."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"before{SUFFIX}"
             self._export(network, path, "float32")
             return self.measure(path, network, held_out)
 
-    def size(self, network: Any) -> int:
+    def size(self, network: keras.Model) -> int:
         """Bytes that a network takes in the recipe's precision."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"size{SUFFIX}"
             self.write(network, path)
             return path.stat().st_size
 
-    def measure(self, path: Path, network: Any, held_out: Labelled | None) -> Measured:
+    def measure(self, path: Path, network: keras.Model, held_out: Labelled | None) -> Measured:
         """Size, speed and accuracy of a file, whose pixels lie in the network's own range."""
         runner, found = LiteRTClassifier(path), None
         if held_out is not None:
@@ -146,7 +151,7 @@ class Files:
         return Measured(path.stat().st_size, parameters, runner.milliseconds(), found)
 
 
-def chance_notes(model: Any, found: float | None, held_out: Labelled) -> tuple[str, ...]:
+def chance_notes(model: keras.Model, found: float | None, held_out: Labelled) -> tuple[str, ...]:
     """Warns where a classifier is no better than guessing: then its pixels or classes are others.
 
     Args:
@@ -169,7 +174,7 @@ def chance_notes(model: Any, found: float | None, held_out: Labelled) -> tuple[s
     )
 
 
-def side_of(model: Any, image_size: int | None) -> int:
+def side_of(model: keras.Model, image_size: int | None) -> int:
     """The side of the pictures, in pixels.
 
     Raises:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.compression.optimization.classifier_files import (
     SUFFIX,
@@ -24,7 +24,8 @@ from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.compression.optimization.steps import Lesson, StepReport, run_steps
 from dl_techniques.errors import CompressionError
 
-VLM = "FastVLMCausalLM"
+if TYPE_CHECKING:
+    import keras
 
 
 def _silent(line: str) -> None:
@@ -73,12 +74,13 @@ def optimize(
         >>> report.after.bytes / report.before.bytes  # doctest: +SKIP
         0.3
     """
-    from dl_techniques.loading.load import class_of, load_source
+    from dl_techniques.loading.source import load
+    from dl_techniques.models.picture_network import picture_network
 
     named = isinstance(source, (str, Path))
-    model = load_source(source) if named else source
+    model = load(source) if named else source
     name = str(source) if named else model.name
-    if class_of(model) == VLM:
+    if "vlm" in picture_network(model).parts():
         from dl_techniques.compression.optimization.optimizing_vlm import optimize_vlm
 
         sets = None if data is None else Path(data)
@@ -92,7 +94,7 @@ def optimize(
 
 
 def _optimize_classifier(
-    model: Any, name: str, output: Path, recipe: Recipe, data: Any, limit: int | None,
+    model: keras.Model, name: str, output: Path, recipe: Recipe, data: Any, limit: int | None,
     overwrite: bool, work: Path | None, say: Callable[[str], None],
 ) -> OptimizeReport:  # fmt: skip
     from dl_techniques.export.staging import check_target, staged

@@ -6,11 +6,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dl_techniques.compression.optimization.classifier_files import Measured
 from dl_techniques.compression.optimization.measure_vlm import (
-    asking,
     first_token_milliseconds,
     right_answers,
 )
@@ -18,7 +17,11 @@ from dl_techniques.compression.optimization.optimize_report import OptimizeRepor
 from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.errors import CompressionError
 from dl_techniques.evaluation import QuestionSet, load_sets
+from dl_techniques.evaluation.answerer import open_answerer
 from dl_techniques.export.report import Check, ExportReport
+
+if TYPE_CHECKING:
+    import keras
 
 UNMEASURED = (
     "no questions were given, so speed and accuracy are not measured: name a folder of question "
@@ -27,7 +30,8 @@ UNMEASURED = (
 
 
 def optimize_vlm(
-    model: Any, name: str, output: Path, recipe: Recipe, data: Path | None, limit: int | None, *,
+    model: keras.Model, name: str, output: Path, recipe: Recipe, data: Path | None,
+    limit: int | None, *,
     overwrite: bool, say: Callable[[str], None],
 ) -> OptimizeReport:  # fmt: skip
     """Writes a FastVLMCausalLM in the recipe's precision and measures it beside float32.
@@ -86,15 +90,15 @@ def measure(
     """An exported model's figures, and its right answers in each set; no sets, no time."""
     if not sets:
         return Measured(size, parameters, None, None), {}
-    with asking(path) as ask:
-        right = right_answers(ask, sets)
+    with open_answerer(path, threads=1) as answerer:
+        right = right_answers(answerer, sets)
         records = [record for questions in sets for record in questions.records]
-        milliseconds = first_token_milliseconds(ask, records)
+        milliseconds = first_token_milliseconds(answerer, records)
     return Measured(size, parameters, milliseconds, sum(right.values()) / len(records)), right
 
 
 def export(
-    model: Any, output: Path, recipe: Recipe, precision: str, *, overwrite: bool = False
+    model: keras.Model, output: Path, recipe: Recipe, precision: str, *, overwrite: bool = False
 ) -> ExportReport:
     """All parts in one precision."""
     from dl_techniques.export import export_model

@@ -92,7 +92,12 @@ class Lesson:
         return pictures.inputs(self.preprocessing, self.include_preprocessing)
 
     def fit(
-        self, model: Any, epochs: int, name: str, student: Any = None, rate: float = 1.0
+        self,
+        model: keras.Model,
+        epochs: int,
+        name: str,
+        student: keras.Model | None = None,
+        rate: float = 1.0,
     ) -> None:
         """Compiles and trains.
 
@@ -125,7 +130,7 @@ class Lesson:
         except TrainingError as error:
             raise CompressionError(f"training failed: {error}") from error
 
-    def accuracy_of(self, model: Any) -> float:
+    def accuracy_of(self, model: keras.Model) -> float:
         """Of Keras, on the held-out pictures."""
         logits = model.predict(self.inputs(self.held_out), verbose=0)
         return accuracy(logits, self.held_out.labels)
@@ -137,13 +142,13 @@ def optimizer(steps: int, learning_rate: float) -> keras.optimizers.Optimizer:
     return keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0)
 
 
-def gives_logits(model: Any) -> bool:
+def gives_logits(model: keras.Model) -> bool:
     """Whether a classifier's outputs are logits rather than probabilities."""
     return getattr(model, "classifier_activation", None) in (None, "linear")
 
 
 def run_steps(
-    model: Any, recipe: Recipe, lesson: Lesson, say: Callable[[str], None]
+    model: keras.Model, recipe: Recipe, lesson: Lesson, say: Callable[[str], None]
 ) -> tuple[Any, list[StepReport]]:
     """Does the steps of a recipe that train, in their order.
 
@@ -178,7 +183,7 @@ def run_steps(
     return network, done
 
 
-def trainable_copy(model: Any) -> Any:
+def trainable_copy(model: keras.Model) -> Any:
     """A copy that can be trained: a folded network goes back to its branches.
 
     Frozen parts stay frozen; a network that is frozen whole, as one that served as an encoder or a
@@ -192,7 +197,7 @@ def trainable_copy(model: Any) -> Any:
     return copy
 
 
-def _prune(network: Any, source: Any, step: Prune, lesson: Lesson) -> Any:
+def _prune(network: keras.Model, source: Any, step: Prune, lesson: Lesson) -> Any:
     if not isinstance(network, FastVLM):
         raise CompressionError(
             f"prune takes a FastVLM, got a {type(network).__name__}; leave the step out"
@@ -208,7 +213,7 @@ def _prune(network: Any, source: Any, step: Prune, lesson: Lesson) -> Any:
     )
 
 
-def _distil(network: Any, source: Any, step: Distil, lesson: Lesson) -> Any:
+def _distil(network: keras.Model, source: Any, step: Distil, lesson: Lesson) -> Any:
     teacher = trainable_copy(source) if step.teacher is None else _load(step.teacher)
     teacher.reparameterize()
     student = network if step.student is None else _fresh(step.student, source)
@@ -220,9 +225,9 @@ def _distil(network: Any, source: Any, step: Distil, lesson: Lesson) -> Any:
 
 
 def _load(source: str) -> Any:
-    from dl_techniques.loading.load import load_source
+    from dl_techniques.loading.source import load
 
-    return load_source(source)
+    return load(source)
 
 
 def _fresh(variant: str, source: Any) -> FastVLM:
@@ -237,7 +242,9 @@ def _fresh(variant: str, source: Any) -> FastVLM:
     )
 
 
-def _quantization_aware(network: Any, source: Any, step: QuantizationAware, lesson: Lesson) -> Any:
+def _quantization_aware(
+    network: keras.Model, source: Any, step: QuantizationAware, lesson: Lesson
+) -> Any:
     learner = quantization_aware(network, skip=step.skip)
     rows = lesson.batches().order[:CALIBRATED]
     some = Labelled(lesson.train.pictures[rows], lesson.train.labels[rows], lesson.train.classes)

@@ -11,11 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.compression.optimization.recipe import Recipe
 from dl_techniques.compression.optimization.recipe_parts import Export, Prune, Quantize, Training
 from dl_techniques.errors import CompressionError
+
+if TYPE_CHECKING:
+    import keras
 
 MEGABYTE = 1_000_000
 WHOLE = ("width", "hidden")
@@ -70,9 +73,9 @@ def recipe_for_size(
     Example:
         >>> recipe_for_size("tiny.keras", 0.6)  # doctest: +SKIP
     """
-    from dl_techniques.loading.load import load_source
+    from dl_techniques.loading.source import load
 
-    model = load_source(source) if isinstance(source, (str, Path)) else source
+    model = load(source) if isinstance(source, (str, Path)) else source
     base = Recipe(export=export or Export(), training=training or Training())
     smallest = float("inf")
     for recipe in ladder(base, trainable and _is_prunable(model)):
@@ -91,17 +94,17 @@ def recipe_for_size(
     )
 
 
-def _is_prunable(model: Any) -> bool:
+def _is_prunable(model: keras.Model) -> bool:
     from dl_techniques.models.vision.fast_vlm.model import FastVLM
 
     return isinstance(model, FastVLM)
 
 
-def _size(model: Any, recipe: Recipe) -> int | None:
+def _size(model: keras.Model, recipe: Recipe) -> int | None:
     """Bytes that a rung takes; None where it does not exist for this model."""
-    from dl_techniques.loading.load import VLM_CLASS, class_of
+    from dl_techniques.models.picture_network import picture_network
 
-    if class_of(model) == VLM_CLASS:
+    if "vlm" in picture_network(model).parts():
         return _vlm_size(model, recipe)
     from dl_techniques.compression.channel_pruning import prune_channels
     from dl_techniques.compression.optimization.classifier_files import Files, check_classifier
@@ -116,7 +119,7 @@ def _size(model: Any, recipe: Recipe) -> int | None:
     return Files(model, replace(recipe, prune=None), None).size(network)
 
 
-def _vlm_size(model: Any, recipe: Recipe) -> int | None:
+def _vlm_size(model: keras.Model, recipe: Recipe) -> int | None:
     from dl_techniques.compression.optimization.optimizing_vlm import (
         export,
         size_of,

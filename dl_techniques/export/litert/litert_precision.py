@@ -25,13 +25,16 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dl_techniques.data.files import atomic_writer
 from dl_techniques.errors import CompressionError, MissingExtraError, install_hint
 from dl_techniques.export.litert.litert_recipe import quantizer_recipe
+
+if TYPE_CHECKING:
+    import keras
 
 PRECISIONS = ("float32", "float16", "int8", "int8_static", "int8_weights", "int4_weights")
 BY_CONVERTER = ("float32", "float16", "int8", "int8_static")
@@ -69,7 +72,7 @@ def converter_settings(precision: str, calibration: Sequence[np.ndarray] | None)
     return {**settings, "optimizations": [tf.lite.Optimize.DEFAULT]}
 
 
-def apply_settings(converter: Any, settings: dict[str, Any]) -> None:
+def apply_settings(converter: keras.layers.Layer, settings: dict[str, Any]) -> None:
     """Sets what `converter_settings` gave on a `tf.lite.TFLiteConverter`."""
     for name, value in settings.items():
         setattr(converter.target_spec if name == "supported_types" else converter, name, value)

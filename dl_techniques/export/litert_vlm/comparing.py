@@ -78,7 +78,7 @@ def read_with_keras(model: keras.Model, case: Case, cache_length: int) -> Readin
     return Reading(rows, ops.convert_to_numpy(logits)[0], tuple(stream.token_ids))
 
 
-def _spliced(backbone: Any, ids: np.ndarray, images: Any, places: np.ndarray) -> np.ndarray:
+def _spliced(backbone: keras.Model, ids: np.ndarray, images: Any, places: np.ndarray) -> np.ndarray:
     """The rows of a prompt without padding: float32[n, D]."""
     embedded = backbone.decoder.embed(ops.convert_to_tensor(ids))
     rows = backbone.image_splice(embedded, images, ops.convert_to_tensor(places))

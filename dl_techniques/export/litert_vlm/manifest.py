@@ -85,7 +85,7 @@ def make_manifest(
     }
 
 
-def picture_rule(converter: Any, size: int) -> dict[str, Any]:
+def picture_rule(converter: keras.layers.Layer, size: int) -> dict[str, Any]:
     """How any picture becomes a square of `size` pixels."""
     return {
         "size": size,
@@ -96,7 +96,7 @@ def picture_rule(converter: Any, size: int) -> dict[str, Any]:
     }
 
 
-def prompt_layout(preprocessor: Any, num_pictures: int) -> list[dict[str, Any]]:
+def prompt_layout(preprocessor: keras.layers.Layer, num_pictures: int) -> list[dict[str, Any]]:
     """The chat template around a question with some pictures, in pieces.
 
     Args:
@@ -127,7 +127,7 @@ def _pictures(pieces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [piece for piece in pieces if "picture" in piece]
 
 
-def _piece(preprocessor: Any, segment: Segment, number: int) -> dict[str, Any]:
+def _piece(preprocessor: keras.layers.Layer, segment: Segment, number: int) -> dict[str, Any]:
     """One rendered segment as a piece; `number` counts the pictures before it."""
     if segment.kind == "image":
         return {"picture": number}

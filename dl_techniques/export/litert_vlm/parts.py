@@ -191,7 +191,7 @@ def _check_selection(kept: int | None, places: int) -> None:
         )
 
 
-def _normalized(image: Tensor, converter: Any) -> Tensor:
+def _normalized(image: Tensor, converter: keras.layers.Layer) -> Tensor:
     """Pixels in 0..1 as the encoder was trained on."""
     if converter is None or (not any(converter.mean) and set(converter.std) == {1.0}):
         return image

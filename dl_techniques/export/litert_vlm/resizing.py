@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dl_techniques.export.networks import copy_of
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+
+if TYPE_CHECKING:
+    import keras
 
 
 def at_size(model: FastVLMCausalLM, size: int) -> FastVLMCausalLM:
@@ -36,7 +39,7 @@ def at_size(model: FastVLMCausalLM, size: int) -> FastVLMCausalLM:
     )
 
 
-def _preprocessor(preprocessor: Any, size: int, backbone: FastVLMBackbone) -> Any:
+def _preprocessor(preprocessor: keras.layers.Layer, size: int, backbone: FastVLMBackbone) -> Any:
     """The same words, another size of pictures."""
     if preprocessor is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dl_techniques.export.litert_vlm.tokenizer_file import special_tokens, write_tokenizer_json
 from dl_techniques.export.litertlm.assembling import build_bundle, fill_vocabulary, llm_metadata
@@ -77,7 +77,7 @@ def facts_of(model: keras.Model, cache_length: int, tokens: int) -> Facts:
     )
 
 
-def host_rule(preprocessor: Any) -> HostRule:
+def host_rule(preprocessor: keras.layers.Layer) -> HostRule:
     """What the program around the engine has to do, from the model's preprocessor."""
     converter = preprocessor.image_converter
     height, width = converter.image_size

@@ -19,13 +19,14 @@ from dl_techniques.models.presets import hub
 from dl_techniques.models.presets import vision_folder as preset_files
 from dl_techniques.models.presets.readers import VISION, find_reader, reader_of
 from dl_techniques.models.vision import keras_quantization
+from dl_techniques.models.vision.picture_parts import PictureParts
 from dl_techniques.runtime.memory import older_objects_kept
 from dl_techniques.runtime.recording import recorded_predictions
 from dl_techniques.runtime.traced_once import TracedOnce
 from dl_techniques.typing import Tensor
 
 
-class SwitchableModel(Reparameterizable, PortableCompile, TracedOnce, keras.Model):
+class SwitchableModel(Reparameterizable, PictureParts, PortableCompile, TracedOnce, keras.Model):
     """A functional network of switchable layers.
 
     Subclasses call `super().__init__(inputs=..., outputs=..., name=...)`, set their sublayers and

@@ -13,6 +13,8 @@ TRAIN = {
     ("fast_vit", "apple"): ("patch_embed.0.rbr_conv.0.conv.weight", "network.0.0.layer_scale"),
     ("mobile_one", "timm"): ("stem.conv_kxk.0.conv.weight", "stages.0.0.conv_scale.bn.bias"),
     ("mobile_one", "apple"): ("stage0.rbr_conv.0.conv.weight", "stage1.0.rbr_skip.bias"),
+    ("efficientnet_lite", "timm"): ("conv_stem.weight", "blocks.6.0.conv_pwl.weight"),
+    ("efficientnet_lite", "pytorch"): ("_conv_stem.weight", "_blocks.15._bn2.running_mean"),
 }
 FUSED = {
     ("fast_vit", "timm"): ("stem.0.reparam_conv.weight", "stages.3.pos_emb.reparam_conv.bias"),

@@ -130,16 +130,12 @@ def test_the_size_of_the_pictures() -> None:
         side_of(make_smaller_network(input_shape=(32, 64, 3)), None)
 
 
-class FastVLMCausalLM:
-    """By its name the exporters know a vision-language model; a recipe that trains stops there."""
-
-    name = "vlm"
-
-
 def test_vision_language_models_are_not_trained(tmp_path: Path) -> None:
+    from tests.models.vlm.fast_vlm.small_model import make_model
+
     recipe = Recipe.from_dict({"prune": {}})
     with pytest.raises(CompressionError, match="take classifiers; of a vision-language model"):
-        optimize(FastVLMCausalLM(), tmp_path / "vlm", recipe)
+        optimize(make_model(), tmp_path / "vlm", recipe)
 
 
 @on_tensorflow

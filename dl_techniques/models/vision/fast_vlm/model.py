@@ -344,7 +344,7 @@ def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
     return None if values is None else tuple(values)
 
 
-def _stage(config: FastVLMConfig, index: int, policy: Any) -> Stage:
+def _stage(config: FastVLMConfig, index: int, policy: keras.DTypePolicy) -> Stage:
     return Stage(
         config.depths[index],
         config.stage_mixers[index],
@@ -362,7 +362,7 @@ def _stage(config: FastVLMConfig, index: int, policy: Any) -> Stage:
     )
 
 
-def _downsample(config: FastVLMConfig, index: int, policy: Any) -> PatchEmbedding:
+def _downsample(config: FastVLMConfig, index: int, policy: keras.DTypePolicy) -> PatchEmbedding:
     return PatchEmbedding(
         config.embed_dims[index],
         config.has_se(index),
@@ -372,7 +372,7 @@ def _downsample(config: FastVLMConfig, index: int, policy: Any) -> PatchEmbeddin
     )
 
 
-def _tail(config: FastVLMConfig, policy: Any) -> MobileOneBlock | None:
+def _tail(config: FastVLMConfig, policy: keras.DTypePolicy) -> MobileOneBlock | None:
     if not config.tail_expansion:
         return None
     return MobileOneBlock(
@@ -385,7 +385,7 @@ def _tail(config: FastVLMConfig, policy: Any) -> MobileOneBlock | None:
     )
 
 
-def _head(config: FastVLMConfig, activation: str | None, policy: Any) -> list[Any]:
+def _head(config: FastVLMConfig, activation: str | None, policy: keras.DTypePolicy) -> list[Any]:
     """Global average pooling, dropout, classifier."""
     pool = keras.layers.GlobalAveragePooling2D("channels_last", name="pool", dtype=policy)
     layers: list[Any] = [pool]

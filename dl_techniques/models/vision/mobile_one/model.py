@@ -318,7 +318,7 @@ def _default_preprocessing(config: MobileOneConfig) -> Preprocessing:
     return Preprocessing.of(same[0] if same else config)
 
 
-def _stage(config: MobileOneConfig, index: int, policy: Any) -> MobileOneStage:
+def _stage(config: MobileOneConfig, index: int, policy: keras.DTypePolicy) -> MobileOneStage:
     return MobileOneStage(
         config.embed_dims[index],
         config.depths[index],
@@ -329,7 +329,7 @@ def _stage(config: MobileOneConfig, index: int, policy: Any) -> MobileOneStage:
     )
 
 
-def _head(classes: int, activation: str | None, policy: Any) -> list[Any]:
+def _head(classes: int, activation: str | None, policy: keras.DTypePolicy) -> list[Any]:
     """Global average pooling, classifier."""
     pool = keras.layers.GlobalAveragePooling2D("channels_last", name="pool", dtype=policy)
     layers: list[Any] = [pool]

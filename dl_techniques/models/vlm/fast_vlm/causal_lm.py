@@ -28,6 +28,7 @@ from dl_techniques.models.vlm.fast_vlm.answer.sampler_checks import (
 from dl_techniques.models.vlm.fast_vlm.cloning import RefusesCloning
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant, build_variant
+from dl_techniques.models.vlm.fast_vlm.picture_side import PictureSide
 from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.training import TrainingMixin
@@ -41,6 +42,7 @@ TOP_K = 50
 @keras.saving.register_keras_serializable(package="dl_techniques")
 class FastVLMCausalLM(
     PresetMixin,
+    PictureSide,
     GenerationMixin,
     TrainingMixin,
     TorchParametersMixin,
@@ -109,7 +111,12 @@ class FastVLMCausalLM(
 
     @classmethod
     def from_variant(
-        cls, name: str, /, tokenizer: Any = None, dtype: Any = None, **overrides: Any
+        cls,
+        name: str,
+        /,
+        tokenizer: keras.layers.Layer | None = None,
+        dtype: Any = None,
+        **overrides: Any,
     ) -> FastVLMCausalLM:
         """A published size by name, with random weights.
 
@@ -181,7 +188,7 @@ class FastVLMCausalLM(
 
     def compile(
         self,
-        optimizer: Any = "auto",
+        optimizer: str | keras.optimizers.Optimizer = "auto",
         loss: Any = "auto",
         *,
         weighted_metrics: Any = "auto",
@@ -286,13 +293,13 @@ class FastVLMCausalLM(
         """
         before = self._encoder_form()
         self.backbone.vision_encoder.reparameterize(fold=fold)
-        self._forget_compiled(before)
+        self.forget_compiled(before)
 
     def reset_reparameterization(self) -> None:
         """Brings the vision encoder back to its training form."""
         before = self._encoder_form()
         self.backbone.vision_encoder.reset_reparameterization()
-        self._forget_compiled(before)
+        self.forget_compiled(before)
 
     @property
     def reparameterized(self) -> bool:
@@ -314,10 +321,14 @@ class FastVLMCausalLM(
         self.backbone.select_tokens(number)
         if self.preprocessor is not None and self.backbone.num_image_tokens is not None:
             self.preprocessor.num_image_tokens = self.backbone.num_image_tokens
-        self._forget_compiled()
+        self.forget_compiled()
 
-    def _forget_compiled(self, form: dict[str, bool] | None = None) -> None:
-        """Drops every function that was compiled from the model as it was, in another form."""
+    def forget_compiled(self, form: dict[str, bool] | None = None) -> None:
+        """Drops every function that was compiled from the model as it was.
+
+        Args:
+            form: The form that the encoder had; None where the form is not what changed.
+        """
         optimizer = getattr(self, "optimizer", None)
         begun = optimizer is not None and optimizer.built
         if begun and form is not None and form != self._encoder_form():

@@ -28,7 +28,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Weights = dict[str, Array]
 
 
-def save(backbone: Any, path: str | Path) -> None:
+def save(backbone: keras.Model, path: str | Path) -> None:
     """Writes the LoRA weights of a backbone, the file whole or not at all.
 
     Args:
@@ -54,7 +54,7 @@ def save(backbone: Any, path: str | Path) -> None:
         target.write(made.getvalue())
 
 
-def load(backbone: Any, path: str | Path) -> None:
+def load(backbone: keras.Model, path: str | Path) -> None:
     """Reads LoRA weights, and enables LoRA where it is not; numbers change all or none.
 
     Args:
@@ -81,7 +81,7 @@ def load(backbone: Any, path: str | Path) -> None:
         variable.assign(values)
 
 
-def adapted_layers(backbone: Any) -> dict[str, Any]:
+def adapted_layers(backbone: keras.Model) -> dict[str, Any]:
     """The layers of a FastVLMBackbone that have LoRA: path -> layer.
 
     Raises:
@@ -99,7 +99,7 @@ def adapted_layers(backbone: Any) -> dict[str, Any]:
     return found
 
 
-def parts_of(backbone: Any) -> dict[str, Any]:
+def parts_of(backbone: keras.Model) -> dict[str, Any]:
     """The parts of a FastVLMBackbone under names that no backend and no decoder changes."""
     return {
         "text_backbone": backbone.text_backbone,

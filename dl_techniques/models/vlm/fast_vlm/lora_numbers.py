@@ -17,7 +17,7 @@ import keras
 from dl_techniques.errors import CheckpointError
 
 
-def numbered_layers(backbone: Any, numbers: set[int], path: str | Path) -> dict[str, Any]:
+def numbered_layers(backbone: keras.Model, numbers: set[int], path: str | Path) -> dict[str, Any]:
     """The layers with LoRA by their numbers in a file.
 
     Args:
@@ -44,11 +44,11 @@ def _has_lora(layer: keras.layers.Layer) -> bool:
     return bool(getattr(layer, "lora_enabled", False))
 
 
-def _graph_layers(backbone: Any) -> list[Any]:
+def _graph_layers(backbone: keras.Model) -> list[Any]:
     return [o for o in backbone.operations if isinstance(o, keras.layers.Layer)]
 
 
-def _with_parts(backbone: Any) -> list[Any]:
+def _with_parts(backbone: keras.Model) -> list[Any]:
     parts = [
         backbone.vision_encoder,
         backbone.text_backbone,

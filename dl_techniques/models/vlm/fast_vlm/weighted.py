@@ -92,7 +92,7 @@ class _Unfilled(ConversationDataset):
 
 
 def training_dataset(
-    data: Weighted, preprocessor: Any, batch_size: int, shuffle: bool = False
+    data: Weighted, preprocessor: keras.layers.Layer, batch_size: int, shuffle: bool = False
 ) -> ConversationDataset:
     """Batches of one shape, for `fit` and `predict`."""
     return ConversationDataset(
@@ -101,7 +101,7 @@ def training_dataset(
 
 
 def measuring_dataset(
-    data: Weighted, preprocessor: Any, batch_size: int, shuffle: bool = False
+    data: Weighted, preprocessor: keras.layers.Layer, batch_size: int, shuffle: bool = False
 ) -> ConversationDataset:
     """Batches for `evaluate` and validation, whose losses are means over the conversations.
 

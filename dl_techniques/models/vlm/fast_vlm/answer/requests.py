@@ -82,7 +82,7 @@ def limits_of(lengths: np.ndarray, longest: int, max_new_tokens: int | None) -> 
     return np.minimum(room, max_new_tokens)
 
 
-def stop_ids_of(preprocessor: Any, stop_token_ids: StopIds) -> tuple[int, ...]:
+def stop_ids_of(preprocessor: keras.layers.Layer, stop_token_ids: StopIds) -> tuple[int, ...]:
     """The tokens that end an answer; `"auto"` asks the preprocessor's tokenizer.
 
     Raises:

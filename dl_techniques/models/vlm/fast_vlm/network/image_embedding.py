@@ -19,6 +19,12 @@ from keras import ops
 from dl_techniques.layers.dense import feed_forward
 from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.token_selector import TokenSelector
+from dl_techniques.models.picture_network import (
+    PictureRule,
+    Size,
+    encoder_network,
+    padded_square,
+)
 from dl_techniques.typing import Shape, Tensor
 
 
@@ -121,6 +127,55 @@ class ImageEmbedding(LayerOfParts):
         shape = ops.shape(features)
         rows = self.projector(ops.reshape(features, (-1, shape[1] * shape[2], shape[3])))
         return self.selector(rows)
+
+    # What `PictureNetwork` asks.
+
+    @property
+    def input_size(self) -> Size:
+        """The encoder's."""
+        return encoder_network(self.vision_encoder).input_size
+
+    @property
+    def total_stride(self) -> int | None:
+        """The encoder's; None where it takes pictures of one size only."""
+        return encoder_network(self.vision_encoder).total_stride
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The encoder's."""
+        return encoder_network(self.vision_encoder).forms
+
+    def parts(self) -> tuple[str, ...]:
+        """The rows that a decoder reads."""
+        return ("encoder",)
+
+    def picture_encoder(self) -> keras.Model:
+        """The encoder."""
+        return self.vision_encoder
+
+    def picture_rule(self, size: Size) -> PictureRule:
+        """A plain one: padded to a square, pixels in [0, 1]."""
+        return padded_square(size)
+
+    def copy(self, size: Size, dtype: str = "float32") -> ImageEmbedding:
+        """The same for pictures of another size, if the encoder takes it, and in another type."""
+        config = self.get_config()
+        for name in _PARTS:
+            config[name]["config"]["dtype"] = dtype
+        if self.total_stride is not None:
+            config["vision_encoder"]["config"]["input_shape"] = [*size, 3]
+        copy = type(self).from_config(config)
+        copy.build((None, 1, *size, 3))
+        copy.set_weights(self.get_weights())
+        return copy
+
+    def fold(self) -> None:
+        """Fuses and folds the encoder."""
+        encoder_network(self.vision_encoder).fold()
+
+    def part_outputs(self, part: str, images: Tensor) -> dict[str, Tensor]:
+        """float[M, S, S, 3] -> the rows, float[M, T, D]."""
+        return {"image_embeddings": self.embed(images)}
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """(B, N, S, S, 3) -> (B, N * T, D); an unknown size stays unknown."""
