@@ -21,8 +21,10 @@ from dl_techniques.layers.fusion import (
     batch_norm_affine,
     centre_pad,
     fuse_identity_norm,
+    fuse_norm,
     identity_kernel,
     relative_change,
+    scale_outputs,
 )
 
 
@@ -143,6 +145,39 @@ class NormIntoDense(Fold):
 
 
 @dataclass(frozen=True)
+class NormIntoConv(Fold):
+    """A convolution without bias and the BatchNorm behind it as one convolution.
+
+    Args:
+        into: name of the convolution with bias, in inference form only.
+        conv: name of the convolution without.
+        norm: name of the BatchNorm.
+        depthwise: one group per input channel.
+    """
+
+    into: str
+    conv: str
+    norm: str
+    depthwise: bool
+
+    def parts(self, fused: bool) -> tuple[str, ...]:
+        """The one convolution, or both parts."""
+        return (self.into,) if fused else (self.conv, self.norm)
+
+    def fused(self, block: Any) -> Linear:
+        """Both as one convolution."""
+        kernel = as_float64(getattr(block, self.conv).kernel)
+        return fuse_norm(kernel, getattr(block, self.norm), self.depthwise)
+
+    def absorb(self, block: Any, fused: Linear) -> None:
+        """Puts the difference to `fused` into the convolution's kernel and the norm's beta."""
+        change = fused.minus(self.fused(block))
+        add_before_norm(
+            getattr(block, self.conv), getattr(block, self.norm), change, self.depthwise
+        )
+
+
+@dataclass(frozen=True)
 class BranchesIntoConv(Fold):
     """Parallel branches as one convolution: `[x +] [gamma *] (sum of branches - sum of minus)`.
 
@@ -224,6 +259,13 @@ class BranchesIntoConv(Fold):
 def scaled_dense(dense: Any, scale: Array) -> Linear:
     """A dense layer whose outputs are multiplied by `scale`."""
     return Linear(as_float64(dense.kernel) * scale, as_float64(dense.bias) * scale)
+
+
+def add_before_norm(conv: Any, norm: Any, change: Linear, depthwise: bool) -> None:
+    """Adds a map to what a convolution and the BatchNorm behind it compute at inference."""
+    scale, _ = batch_norm_affine(norm)
+    add_to(conv.kernel, scale_outputs(change.kernel, 1.0 / scale, depthwise))
+    add_to(norm.beta, change.bias)
 
 
 def add_to(variable: Any, change: Array) -> None:

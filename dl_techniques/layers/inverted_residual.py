@@ -12,15 +12,8 @@ import keras
 
 from dl_techniques.layers.activations import get_activation, serialize_activation
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
+from dl_techniques.layers.folding import Fold, NormIntoConv
 from dl_techniques.layers.freezing import LayerOfParts
-from dl_techniques.layers.fusion import (
-    Array,
-    Linear,
-    as_float64,
-    batch_norm_affine,
-    fuse_norm,
-    scale_outputs,
-)
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.reparameterization import Reparameterizable, SwitchableLayer
 from dl_techniques.typing import Shape, Tensor
@@ -71,9 +64,9 @@ class ConvNormActivation(SwitchableLayer):
         self.activation = get_activation(activation)
         self._channels = 0
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
-        """`fused_conv`, or `conv` and `norm`."""
-        return ("fused_conv",) if fused else ("conv", "norm")
+    def folds(self) -> tuple[Fold, ...]:
+        """`conv` and `norm` into `fused_conv`."""
+        return (NormIntoConv("fused_conv", "conv", "norm", self.depthwise),)
 
     def build(self, input_shape: Shape) -> None:
         """Creates and builds the current form."""
@@ -137,23 +130,6 @@ class ConvNormActivation(SwitchableLayer):
         batch, *sides, _ = input_shape
         height, width = (None if side is None else -(-side // self.strides) for side in sides)
         return (batch, height, width, self.filters)
-
-    def fused_arrays(self) -> tuple[Array, ...]:
-        """Kernel and bias of the fused convolution."""
-        return tuple(fuse_norm(as_float64(self.conv.kernel), self.norm, self.depthwise))
-
-    def fused_variables(self) -> tuple[Any, ...]:
-        """Kernel and bias of the fused convolution."""
-        return (self.fused_conv.kernel, self.fused_conv.bias)
-
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Gives the convolution the kernel, and the BatchNorm's beta the bias, of `fused`."""
-        wanted = Linear(*fused)
-        scale, shift = batch_norm_affine(self.norm)
-        kernel = scale_outputs(wanted.kernel, 1.0 / scale, self.depthwise)
-        beta = as_float64(self.norm.beta) + wanted.bias - shift
-        for variable, values in ((self.conv.kernel, kernel), (self.norm.beta, beta)):
-            variable.assign(values.astype(variable.dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, the current form included."""

@@ -8,15 +8,9 @@ import keras
 
 from dl_techniques.layers.activations import get_activation, serialize_activation
 from dl_techniques.layers.convolution import Conv, DepthwiseConv
-from dl_techniques.layers.folding import BranchesIntoConv, add_to
+from dl_techniques.layers.folding import BranchesIntoConv, add_before_norm
 from dl_techniques.layers.freezing import LayerOfParts
-from dl_techniques.layers.fusion import (
-    Linear,
-    as_float64,
-    batch_norm_affine,
-    fuse_norm,
-    scale_outputs,
-)
+from dl_techniques.layers.fusion import Linear, as_float64, fuse_norm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
 
@@ -91,10 +85,7 @@ class ConvNorm(LayerOfParts):
 
     def add(self, difference: Linear) -> None:
         """Adds `difference` to what this layer computes at inference."""
-        scale, _ = batch_norm_affine(self.norm)
-        change = scale_outputs(difference.kernel, 1.0 / scale, self.depthwise)
-        add_to(self.conv.kernel, change)
-        add_to(self.norm.beta, difference.bias)
+        add_before_norm(self.conv, self.norm, difference, self.depthwise)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""

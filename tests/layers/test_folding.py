@@ -9,6 +9,7 @@ import pytest
 
 from dl_techniques.layers.conv_ffn import ConvFFN
 from dl_techniques.layers.folding import BranchesIntoConv, Fold
+from dl_techniques.layers.inverted_residual import ConvNormActivation
 from dl_techniques.layers.large_kernel_conv import LargeKernelConv
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.positional_encoding import ConditionalPositionalEncoding
@@ -25,6 +26,8 @@ BLOCKS: dict[str, Callable[[], SwitchableLayer]] = {
     "large kernel": lambda: LargeKernelConv(16),
     "mixer": RepMixer,
     "position": ConditionalPositionalEncoding,
+    "conv and norm": lambda: ConvNormActivation(16, 3, strides=2),
+    "depthwise and norm": lambda: ConvNormActivation(8, 3, depthwise=True),
     "feed forward": lambda: ConvFFN(16),
     "scaled": lambda: RepMixerBlock(2.0),
     "batch norm": lambda: AttentionBlock(2, 2.0),
