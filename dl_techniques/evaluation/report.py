@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dl_techniques.evaluation.calibration import auroc, calibration_error
-from dl_techniques.evaluation.manner import REFUSED, Told, manner
+from dl_techniques.evaluation.manner import Told, claims
 from dl_techniques.evaluation.runner import SetResult
 
-COLUMNS = ("set", "n", "exact match", "95 %", "majority", "question only", "shuffled", "s")
+COLUMNS = ("set", "n", "exact match", "95 %", "majority", "question only", "shuffled", "ECE", "s")
 
 TOLD_COLUMNS = (
     "set", "right", "95 %", "majority", "question only", "shuffled", "plain", "right of these",
@@ -74,30 +74,18 @@ def certainty_figures(results: Sequence[SetResult]) -> dict[str, Any]:
 
     An answer that names nothing claims nothing, so that it counts for the second figure alone.
     """
-    rows = [
-        row
-        for result in results
-        if result.certainty
-        for row in zip(result.answers, result.right, result.certainty, result.known, strict=True)
-    ]
-    if not rows:
+    certain = [result for result in results if result.certainty]
+    if not certain:
         return {}
-    claims = [(sure, right) for answer, right, sure, _ in rows if manner(answer) != REFUSED]
-    known = [sure for *_, sure, is_known in rows if is_known]
-    unknown = {
-        result.name: [
-            sure
-            for sure, is_known in zip(result.certainty, result.known, strict=False)
-            if is_known is False
-        ]
-        for result in results
-    }
+    told = [claims(result.answers, result.certainty, result.right) for result in certain]
+    sure = [value for values, _ in told for value in values]
+    right = [hit for _, hits in told for hit in hits]
+    known = [value for result in certain for value in _of_known(result, True)]
+    unknown = {result.name: _of_known(result, False) for result in certain}
     everything = sum(unknown.values(), [])
     return {
-        "n": len(claims),
-        "ece": calibration_error([s for s, _ in claims], [r for _, r in claims])
-        if claims
-        else None,
+        "n": len(sure),
+        "ece": calibration_error(sure, right) if sure else None,
         "known": len(known),
         "unknown": len(everything),
         "auroc": auroc(known, everything) if known and everything else None,
@@ -105,6 +93,11 @@ def certainty_figures(results: Sequence[SetResult]) -> dict[str, Any]:
             name: auroc(known, values) for name, values in unknown.items() if known and values
         },
     }
+
+
+def _of_known(result: SetResult, wanted: bool) -> list[float]:
+    pairs = zip(result.certainty, result.known, strict=True)
+    return [sure for sure, is_known in pairs if is_known is wanted]
 
 
 def to_json(report: dict[str, Any]) -> str:
@@ -128,6 +121,7 @@ def row(result: SetResult) -> tuple[str, ...]:
         percent(result.majority),
         percent(result.question_only),
         percent(result.shuffled),
+        percent(result.calibration_error),
         f"{result.seconds:.1f}",
     )
 

@@ -17,7 +17,8 @@ import numpy as np
 from dl_techniques.data.images import load_image
 from dl_techniques.evaluation.answerer import Answerer as Answerer
 from dl_techniques.evaluation.answerer import CertainAnswerer
-from dl_techniques.evaluation.manner import Told, all_right, is_told, tell
+from dl_techniques.evaluation.calibration import calibration_error, ranking_rate
+from dl_techniques.evaluation.manner import Told, all_right, claims, is_told, tell
 from dl_techniques.evaluation.metrics import exact_match, majority_answer, wilson_interval
 from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
 
@@ -43,9 +44,11 @@ class SetResult:
         shuffled: rate of the same model with every picture exchanged for another.
         seconds: time that the model's own answers took.
         told: how the answers are put and how right they are so; None for sets of exact answers.
+        calibration_error: ECE of the certainties of answers that claim something; None without.
+        ranking: AUROC of the same certainties, of right answers against wrong ones.
         answers: the model's answers, in the order of the records.
         right: whether each is right, by `manner.is_right`.
-        certainty: the probability of that which the model states; empty where it states none.
+        certainty: how probable the model takes it that each is right; empty where it tells nothing.
         known: of sets with names or refusals, whether each picture shows something with a name.
     """
 
@@ -59,6 +62,8 @@ class SetResult:
     seconds: float
     answers: list[str] = field(default_factory=list, repr=False)
     told: Told | None = None
+    calibration_error: float | None = None
+    ranking: float | None = None
     right: list[bool] = field(default_factory=list, repr=False)
     certainty: list[float] = field(default_factory=list, repr=False)
     known: list[bool | None] = field(default_factory=list, repr=False)
@@ -97,7 +102,7 @@ def answer_questions(
     pictures: Sequence[Path],
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
-) -> tuple[list[str], list[float]]:
+) -> list[str]:
     """Answers every question on the picture beside it.
 
     Args:
@@ -108,29 +113,35 @@ def answer_questions(
         on_batch: called after each batch with its size.
 
     Returns:
-        The answers, and how certain each is; nothing where the answerer does not say that.
+        The answers.
     """
-    answers: list[str] = []
-    certainty: list[float] = []
+    pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=False)
+    return [answer for answer, _ in pairs]
+
+
+def _pairs(
+    answerer: Answerer | AnswerFunction,
+    records: Sequence[QuestionRecord],
+    pictures: Sequence[Path],
+    batch_size: int,
+    on_batch: Callable[[int], None] | None,
+    certain: bool,
+) -> list[tuple[str, float | None]]:
+    """Answers and, where it is wanted and there is one, the certainty of each."""
+    pairs: list[tuple[str, float | None]] = []
     for start in range(0, len(records), batch_size):
         chunk = records[start : start + batch_size]
         images = [load_image(path) for path in pictures[start : start + batch_size]]
-        told, sure = _answer(answerer, [record.question for record in chunk], images)
-        answers += told
-        certainty += sure
+        asked = [record.question for record in chunk]
+        if certain and isinstance(answerer, CertainAnswerer):
+            pairs += answerer.answer_with_certainty(asked, [[image] for image in images])
+        elif isinstance(answerer, Answerer):
+            pairs += [(a, None) for a in answerer.answer(asked, [[image] for image in images])]
+        else:
+            pairs += [(a, None) for a in answerer(asked, images)]
         if on_batch is not None:
             on_batch(len(chunk))
-    return answers, certainty
-
-
-def _answer(
-    answerer: Answerer | AnswerFunction, asked: list[str], images: list[np.ndarray]
-) -> tuple[list[str], list[float]]:
-    if isinstance(answerer, CertainAnswerer):
-        return answerer.answer_with_certainty(asked, [[image] for image in images])
-    if isinstance(answerer, Answerer):
-        return answerer.answer(asked, [[image] for image in images]), []
-    return answerer(asked, images), []
+    return pairs
 
 
 def evaluate_set(
@@ -154,13 +165,17 @@ def evaluate_set(
     targets = [record.answer for record in records]
     pictures = [record.image for record in records]
     start = time.perf_counter()
-    answers, certainty = answer_questions(answerer, records, pictures, batch_size, on_batch)
+    pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=True)
     seconds = time.perf_counter() - start
+    answers = [answer for answer, _ in pairs]
+    certainty = [sure for _, sure in pairs if sure is not None]
+    right = all_right(answers, records)
+    sure, sure_right = claims(answers, certainty, right) if certainty else ([], [])
     hits = exact_match(answers, targets)
     exchanged = exchange_pictures(pictures)
     shuffled, blind = None, None
     if exchanged is not None:
-        blind, _ = answer_questions(answerer, records, exchanged, batch_size, on_batch)
+        blind = answer_questions(answerer, records, exchanged, batch_size, on_batch)
         shuffled = exact_match(blind, targets) / len(records)
     return SetResult(
         name=questions.name,
@@ -173,7 +188,9 @@ def evaluate_set(
         seconds=seconds,
         answers=answers,
         told=tell(answers, records, blind) if is_told(records) else None,
-        right=all_right(answers, records),
+        calibration_error=calibration_error(sure, sure_right) if sure else None,
+        ranking=ranking_rate(sure, sure_right) if sure else None,
+        right=right,
         certainty=certainty,
         known=[_is_known(record) for record in records],
     )

@@ -95,9 +95,9 @@ class Certain:
 
     def answer_with_certainty(
         self, questions: Any, pictures: Any, max_new_tokens: int | None = None
-    ) -> tuple[list[str], list[float]]:
+    ) -> list[tuple[str, float]]:
         answers = self.answer(questions, pictures)
-        return answers, [0.9 if answer == "Red." else 0.4 for answer in answers]
+        return [(answer, 0.9 if answer == "Red." else 0.4) for answer in answers]
 
 
 def test_certainty_is_kept_beside_what_is_right(questions: QuestionSet) -> None:
@@ -107,6 +107,33 @@ def test_certainty_is_kept_beside_what_is_right(questions: QuestionSet) -> None:
     assert result.right == [True] * 7
     assert result.known == [None] * 7
     assert not {"certainty", "right", "known", "told"} & set(result.as_dict())
+
+
+class SureOfRed(Certain):
+    """Says "red" to everything, or that it does not know; sure where it is right."""
+
+    def __init__(self, otherwise: str) -> None:
+        self.otherwise = otherwise
+
+    def answer_with_certainty(
+        self, questions: Any, pictures: Any, max_new_tokens: int | None = None
+    ) -> list[tuple[str, float]]:
+        red = [few[0][0, 0, 0] == 255 for few in pictures]
+        return [("red", 0.8) if seen else (self.otherwise, 0.1) for seen in red]
+
+
+def test_certainties_are_measured_where_there_are_some(questions: QuestionSet) -> None:
+    result = evaluate_set(SureOfRed("red"), questions, batch_size=3)
+    assert result.calibration_error == pytest.approx(3 / 7 * 0.2 + 4 / 7 * 0.1)
+    assert result.ranking == 1.0
+    plain = evaluate_set(blind, questions)
+    assert plain.calibration_error is None and plain.ranking is None
+
+
+def test_refusals_claim_nothing_to_be_certain_of(questions: QuestionSet) -> None:
+    result = evaluate_set(SureOfRed("I am not sure."), questions, batch_size=3)
+    assert result.calibration_error == pytest.approx(0.2)  # of the three red ones
+    assert result.ranking is None  # all that is claimed is right
 
 
 def test_sets_with_names_and_refusals_are_told(questions: QuestionSet) -> None:
