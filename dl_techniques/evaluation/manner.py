@@ -108,27 +108,6 @@ def all_right(answers: Sequence[str], records: Sequence[QuestionRecord]) -> list
     return [is_right(answer, record) for answer, record in zip(answers, records, strict=True)]
 
 
-def claims(
-    answers: Sequence[str], certainty: Sequence[float], right: Sequence[bool]
-) -> tuple[list[float], list[bool]]:
-    """The certainty of those answers that claim something, and whether they are right.
-
-    An answer that says one does not know names nothing that a certainty could be about.
-
-    Args:
-        answers: any answers.
-        certainty: one an answer.
-        right: one an answer.
-
-    Example:
-        >>> claims(["dog", "I am not sure."], [0.9, 0.2], [True, True])
-        ([0.9], [True])
-    """
-    rows = zip(answers, certainty, right, strict=True)
-    kept = [(sure, hit) for answer, sure, hit in rows if manner(answer) != REFUSED]
-    return [sure for sure, _ in kept], [hit for _, hit in kept]
-
-
 def _accepted(record: QuestionRecord) -> set[str]:
     return {normalise(name) for name in (record.answer, *record.accepted)}
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dl_techniques.evaluation.calibration import auroc, calibration_error
-from dl_techniques.evaluation.manner import Told, claims
+from dl_techniques.evaluation.manner import Told
 from dl_techniques.evaluation.runner import SetResult
 
 COLUMNS = ("set", "n", "exact match", "95 %", "majority", "question only", "shuffled", "ECE", "s")
@@ -74,30 +74,36 @@ def certainty_figures(results: Sequence[SetResult]) -> dict[str, Any]:
 
     An answer that names nothing claims nothing, so that it counts for the second figure alone.
     """
-    certain = [result for result in results if result.certainty]
-    if not certain:
+    results = [result for result in results if result.certainties]
+    if not results:
         return {}
-    told = [claims(result.answers, result.certainty, result.right) for result in certain]
-    sure = [value for values, _ in told for value in values]
-    right = [hit for _, hits in told for hit in hits]
-    known = [value for result in certain for value in _of_known(result, True)]
-    unknown = {result.name: _of_known(result, False) for result in certain}
-    everything = sum(unknown.values(), [])
+    claims = [result.claims() for result in results]
+    sure = [value for values, _ in claims for value in values]
+    right = [value for _, values in claims for value in values]
+    known = [value for result in results for value in _certainties(result, True)]
+    unknown = {result.name: _certainties(result, False) for result in results}
     return {
         "n": len(sure),
-        "ece": calibration_error(sure, right) if sure else None,
+        "calibration_error": calibration_error(sure, right) if sure else None,
         "known": len(known),
-        "unknown": len(everything),
-        "auroc": auroc(known, everything) if known and everything else None,
-        "auroc_by_set": {
-            name: auroc(known, values) for name, values in unknown.items() if known and values
+        "unknown": sum(map(len, unknown.values())),
+        "known_from_unknown": _told_apart(known, sum(unknown.values(), [])),
+        "known_from_unknown_by_set": {
+            name: _told_apart(known, values) for name, values in unknown.items() if values
         },
     }
 
 
-def _of_known(result: SetResult, wanted: bool) -> list[float]:
-    pairs = zip(result.certainty, result.known, strict=True)
-    return [sure for sure, is_known in pairs if is_known is wanted]
+def _certainties(result: SetResult, known: bool) -> list[float]:
+    pairs = zip(result.certainties, result.known, strict=True)
+    return [value for value, is_known in pairs if is_known is known]
+
+
+def _told_apart(known: list[float], unknown: list[float]) -> float | None:
+    """AUROC; None where there is one kind alone."""
+    if not known or not unknown:
+        return None
+    return auroc(known, unknown)
 
 
 def to_json(report: dict[str, Any]) -> str:
@@ -156,10 +162,11 @@ def to_table(report: dict[str, Any], results: Sequence[SetResult]) -> str:
         lines += ["", *_table([TOLD_COLUMNS, *told])]
     sure = report.get("certainty")
     if sure:
+        apart = sure["known_from_unknown"]
         lines.append(
-            f"\ncertainty: ECE {percent(sure['ece'])} % over {sure['n']} answers; AUROC "
-            f"{'-' if sure['auroc'] is None else format(sure['auroc'], '.3f')}, {sure['known']} "
-            f"known against {sure['unknown']} unknown"
+            f"\ncertainty: ECE {percent(sure['calibration_error'])} % over {sure['n']} answers; "
+            f"AUROC {'-' if apart is None else format(apart, '.3f')}, {sure['known']} known "
+            f"against {sure['unknown']} unknown"
         )
     place = report["machine"]
     lines.append(

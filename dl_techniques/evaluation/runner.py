@@ -18,12 +18,12 @@ from dl_techniques.data.images import load_image
 from dl_techniques.evaluation.answerer import Answerer as Answerer
 from dl_techniques.evaluation.answerer import CertainAnswerer
 from dl_techniques.evaluation.calibration import calibration_error, ranking_rate
-from dl_techniques.evaluation.manner import Told, all_right, claims, is_told, tell
+from dl_techniques.evaluation.manner import REFUSED, Told, all_right, is_told, manner, tell
 from dl_techniques.evaluation.metrics import exact_match, majority_answer, wilson_interval
 from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
 
 SHUFFLE_SEED = 20240607
-SINGLE = ("answers", "right", "certainty", "known")
+SINGLE = ("answers", "certainties", "right", "known")
 """What `SetResult` has one of for each question; reports leave it out."""
 
 AnswerFunction = Callable[[list[str], list[np.ndarray]], list[str]]
@@ -43,12 +43,13 @@ class SetResult:
         question_only: rate of the recorded answers of a model without pictures.
         shuffled: rate of the same model with every picture exchanged for another.
         seconds: time that the model's own answers took.
-        told: how the answers are put and how right they are so; None for sets of exact answers.
-        calibration_error: ECE of the certainties of answers that claim something; None without.
-        ranking: AUROC of the same certainties, of right answers against wrong ones.
+        calibration_error: ECE of the certainties of answers that name something, where the
+            answerer has some.
+        ranking: AUROC of the certainties, of right answers against wrong ones.
         answers: the model's answers, in the order of the records.
+        certainties: how probable the model takes it that they are right.
+        told: how the answers are put and how right they are so; None for sets of exact answers.
         right: whether each is right, by `manner.is_right`.
-        certainty: how probable the model takes it that each is right; empty where it tells nothing.
         known: of sets with names or refusals, whether each picture shows something with a name.
     """
 
@@ -61,11 +62,11 @@ class SetResult:
     shuffled: float | None
     seconds: float
     answers: list[str] = field(default_factory=list, repr=False)
-    told: Told | None = None
     calibration_error: float | None = None
     ranking: float | None = None
+    certainties: list[float] = field(default_factory=list, repr=False)
+    told: Told | None = None
     right: list[bool] = field(default_factory=list, repr=False)
-    certainty: list[float] = field(default_factory=list, repr=False)
     known: list[bool | None] = field(default_factory=list, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,6 +77,14 @@ class SetResult:
         else:
             figures["told"] = self.told.as_dict()
         return figures
+
+    def claims(self) -> tuple[list[float], list[bool]]:
+        """The certainties of the answers that name something, and whether these are right."""
+        if not self.certainties:
+            return [], []
+        rows = zip(self.answers, self.certainties, self.right, strict=True)
+        kept = [(sure, right) for answer, sure, right in rows if manner(answer) != REFUSED]
+        return [sure for sure, _ in kept], [right for _, right in kept]
 
 
 def exchange_pictures(pictures: Sequence[Path], seed: int = SHUFFLE_SEED) -> list[Path] | None:
@@ -111,9 +120,6 @@ def answer_questions(
         pictures: one path per question.
         batch_size: questions per call.
         on_batch: called after each batch with its size.
-
-    Returns:
-        The answers.
     """
     pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=False)
     return [answer for answer, _ in pairs]
@@ -168,16 +174,14 @@ def evaluate_set(
     pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=True)
     seconds = time.perf_counter() - start
     answers = [answer for answer, _ in pairs]
-    certainty = [sure for _, sure in pairs if sure is not None]
-    right = all_right(answers, records)
-    sure, sure_right = claims(answers, certainty, right) if certainty else ([], [])
+    certainties = [certainty for _, certainty in pairs if certainty is not None]
     hits = exact_match(answers, targets)
     exchanged = exchange_pictures(pictures)
     shuffled, blind = None, None
     if exchanged is not None:
         blind = answer_questions(answerer, records, exchanged, batch_size, on_batch)
         shuffled = exact_match(blind, targets) / len(records)
-    return SetResult(
+    result = SetResult(
         name=questions.name,
         n=len(records),
         exact_match=hits / len(records),
@@ -187,13 +191,16 @@ def evaluate_set(
         shuffled=shuffled,
         seconds=seconds,
         answers=answers,
+        certainties=certainties,
         told=tell(answers, records, blind) if is_told(records) else None,
-        calibration_error=calibration_error(sure, sure_right) if sure else None,
-        ranking=ranking_rate(sure, sure_right) if sure else None,
-        right=right,
-        certainty=certainty,
+        right=all_right(answers, records),
         known=[_is_known(record) for record in records],
     )
+    sure, right = result.claims()
+    if sure:
+        result.calibration_error = calibration_error(sure, right)
+        result.ranking = ranking_rate(sure, right)
+    return result
 
 
 def _is_known(record: QuestionRecord) -> bool | None:
