@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import torch
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
 from tools import torchvision_schemas
 from tools.compare_peers.job import Job
+from tools.compare_peers.peers.device import prepare_torch, waiting
+from tools.compare_peers.timing import seconds_of
 
 torchvision_schemas.declare()
 
@@ -71,39 +73,60 @@ def from_parts(config: FastVLMConfig) -> Any:
     return network
 
 
-class TorchRunner:
-    """One way to run timm's network: float[B, 3, S, S] -> float[B, C, h, w]."""
+class TorchForward:
+    """A forward pass whose pictures lie on the device; subclasses set `forward` and `images`.
+
+    Args:
+        job: says which device.
+    """
+
+    forward: Callable[[Any], Any]
+    images: Any
+
+    def __init__(self, job: Job) -> None:
+        prepare_torch(job)
+        self.wait = waiting(job)
+
+    def run(self) -> Any:
+        """Computes once; on a card, without waiting."""
+        with torch.inference_mode():
+            return self.forward(self.images)
+
+    def times(self) -> dict[str, float]:
+        """Seconds of one forward pass."""
+        return {"forward": seconds_of(self.run, self.wait)}
+
+
+class TorchRunner(TorchForward):
+    """One way to run timm's network: float[B, 3, S, S] -> float[B, C, h, w].
+
+    Args:
+        folder: of the comparison.
+        fused: whether its branches are one convolution.
+        channels_last: layout of weights and pictures in memory.
+        compiled: mode of `torch.compile`; None for eager.
+        dtype: of weights and arithmetic.
+    """
 
     def __init__(
         self,
         folder: Path,
         fused: bool = True,
         channels_last: bool = False,
-        compiled: bool = False,
+        compiled: str | None = None,
         dtype: str = "float32",
     ) -> None:
         job = Job.read(folder)
-        if job.threads:
-            torch.set_num_threads(job.threads)
+        super().__init__(job)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        kind = getattr(torch, dtype)
-        network = timm_network(folder, job, fused).to(kind).to(memory_format=layout)
+        there: dict[str, Any] = {"device": job.device, "dtype": getattr(torch, dtype)}
+        network = timm_network(folder, job, fused).to(**there).to(memory_format=layout)
         images = torch.from_numpy(np.ascontiguousarray(job.pictures().transpose(0, 3, 1, 2)))
-        self.images = images.to(kind).contiguous(memory_format=layout)
+        self.images = images.to(**there).contiguous(memory_format=layout)
         self.forward = network.forward_features
-        if compiled:
-            self.forward = torch.compile(self.forward)
-
-    def times(self) -> dict[str, float]:
-        """Seconds of one forward pass."""
-        start = time.perf_counter()
-        self._run()
-        return {"forward": time.perf_counter() - start}
-
-    def _run(self) -> Any:
-        with torch.inference_mode():
-            return self.forward(self.images)
+        if compiled is not None:
+            self.forward = torch.compile(self.forward, mode=compiled)
 
     def output(self) -> np.ndarray:
         """float32[B, h, w, C]."""
-        return np.ascontiguousarray(self._run().float().numpy().transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(self.run().float().cpu().numpy().transpose(0, 2, 3, 1))

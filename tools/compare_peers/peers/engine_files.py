@@ -1,6 +1,6 @@
 """Files for the engines, written once, each by a process with the backend that it needs.
 
-Run as `python -m tools.compare_peers.engine_files FOLDER FILE`.
+Run as `python -m tools.compare_peers.peers.engine_files FOLDER FILE`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.compare_peers.job import Job
-from tools.compare_peers.peers import LIMITS
+from tools.compare_peers.peers.table import LIMITS
 
 OURS = {
     "ours.onnx": ("onnx", "float32"),
@@ -27,7 +27,7 @@ def needed(folder: Path, file: str) -> Path:
     if not path.exists():
         backend = "torch" if file.startswith("timm") else "tensorflow"
         subprocess.run(
-            [sys.executable, "-m", "tools.compare_peers.engine_files", str(folder), file],
+            [sys.executable, "-m", "tools.compare_peers.peers.engine_files", str(folder), file],
             env={**os.environ, "KERAS_BACKEND": backend},
             check=True,
             stdout=sys.stderr,
@@ -88,7 +88,7 @@ def write_timm_litert(folder: Path, job: Job) -> None:
 def _timm(folder: Path, job: Job):  # type: ignore[no-untyped-def]
     import torch
 
-    from tools.compare_peers.torch_peers import timm_network
+    from tools.compare_peers.peers.torch_peers import timm_network
 
     network = timm_network(folder, job)
     network.forward = network.forward_features

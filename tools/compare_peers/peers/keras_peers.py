@@ -8,23 +8,32 @@ from pathlib import Path
 import numpy as np
 
 from tools.compare_peers.job import Job
+from tools.compare_peers.peers.device import check_keras
 
 
 def set_threads(number: int) -> None:
-    """Limits the threads of torch and TensorFlow; JAX takes the cores that the process may use."""
+    """Limits TensorFlow's threads; JAX takes the cores that the process may use."""
     import keras
 
-    backend = keras.config.backend()
-    if not number:
-        return
-    if backend == "torch":
-        import torch
-
-        torch.set_num_threads(number)
-    if backend == "tensorflow":
+    if number and keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(number)
+
+
+def choose_convolution(way: str | None) -> None:
+    """Depthwise convolutions of this process.
+
+    Args:
+        way: "shifts" for JAX's shifted sums, "library" for the library's own convolution; None for
+            what the table of kernels says.
+    """
+    from dl_techniques.kernels import jax_depthwise, reference
+    from dl_techniques.kernels.table import TABLE, Kernel
+
+    ways = {"shifts": jax_depthwise.jax_depthwise_conv, "library": reference.depthwise_conv}
+    if way is not None:
+        TABLE["depthwise_conv"] = Kernel(ways[way])
 
 
 class KerasRunner:
@@ -34,7 +43,7 @@ class KerasRunner:
         folder: of the comparison.
         form: "folded" or "fused".
         dtype: of weights and arithmetic.
-        library_convolution: on JAX, XLA's depthwise convolution instead of the shifted sums.
+        convolution: see `choose_convolution`.
         static: whether matrix products are in static int8.
     """
 
@@ -43,21 +52,19 @@ class KerasRunner:
         folder: Path,
         form: str = "folded",
         dtype: str = "float32",
-        library_convolution: bool = False,
+        convolution: str | None = None,
         static: bool = False,
     ) -> None:
         import keras
 
         from dl_techniques import FastVLM
         from dl_techniques.compression.static_int8 import quantize_static
-        from dl_techniques.kernels import reference
-        from dl_techniques.kernels.table import TABLE, Kernel
         from dl_techniques.runtime.recording import CALLS_OF_PREDICT
 
         job = Job.read(folder)
         set_threads(job.threads)
-        if library_convolution:
-            TABLE["depthwise_conv"] = Kernel(reference.depthwise_conv)
+        check_keras(job)
+        choose_convolution(convolution)
         self.network = FastVLM.from_preset(folder / form, dtype=dtype)
         self.images = job.pictures()
         if static:

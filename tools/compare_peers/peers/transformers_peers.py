@@ -12,6 +12,7 @@ import torch
 from dl_techniques.models.vlm.fast_vlm.network.variants import FastVLMVariant
 from tools import torchvision_schemas
 from tools.compare_peers.job import IMAGE_ID, Job
+from tools.compare_peers.peers.device import prepare_torch, waiting
 
 torchvision_schemas.declare()
 
@@ -86,15 +87,23 @@ def image_tokens(job: Job) -> int:
 
 
 class TransformersRunner:
-    """`generate`, with a look at the clock after every token."""
+    """`generate`, with a look at the clock after every token.
 
-    def __init__(self, folder: Path, dtype: str = "float32") -> None:
+    Args:
+        folder: of the comparison.
+        dtype: of weights and arithmetic.
+        cache: `cache_implementation` of `generate`; with "static" it compiles the decoder on CUDA.
+    """
+
+    def __init__(self, folder: Path, dtype: str = "float32", cache: str | None = None) -> None:
         job = Job.read(folder)
-        if job.threads:
-            torch.set_num_threads(job.threads)
+        prepare_torch(job)
+        self.wait, self.dtype = waiting(job), getattr(torch, dtype)
+        self.cache = {} if cache is None else {"cache_implementation": cache}
         self.model = transformers.FastVlmForConditionalGeneration.from_pretrained(
-            folder / "model", dtype=getattr(torch, dtype)
+            folder / "model", dtype=self.dtype
         ).eval()
+        self.model.to(job.device)
         self.model.generation_config.eos_token_id = None
         self.new_tokens = job.new_tokens
         pixels = torch.from_numpy(np.ascontiguousarray(job.pictures().transpose(0, 3, 1, 2)))
@@ -102,8 +111,13 @@ class TransformersRunner:
         self.inputs = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
-            "pixel_values": pixels.to(getattr(torch, dtype)),
+            "pixel_values": pixels,
         }
+
+    def _there(self) -> dict[str, torch.Tensor]:
+        """The inputs, from the host's memory to the device."""
+        there = {name: tensor.to(self.model.device) for name, tensor in self.inputs.items()}
+        return {**there, "pixel_values": there["pixel_values"].to(self.dtype)}
 
     def _moments(self) -> list[float]:
         """Seconds from the start to each token of an answer, greedy."""
@@ -111,15 +125,17 @@ class TransformersRunner:
 
         def note(ids: Any, scores: Any, **_: Any) -> torch.Tensor:
             """Called after every token; nothing ever stops the answer."""
+            self.wait()
             moments.append(time.perf_counter() - start)
-            return torch.zeros(len(ids), dtype=torch.bool)
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
         criteria = transformers.StoppingCriteriaList([note])
+        self.wait()
         start = time.perf_counter()
         with torch.inference_mode():
             self.model.generate(
-                **self.inputs, max_new_tokens=1 + self.new_tokens, do_sample=False,
-                stopping_criteria=criteria,
+                **self._there(), max_new_tokens=1 + self.new_tokens, do_sample=False,
+                stopping_criteria=criteria, **self.cache,
             )  # fmt: skip
         return moments
 
@@ -134,5 +150,5 @@ class TransformersRunner:
     def output(self) -> np.ndarray:
         """Logits of the first new token, float32[1, vocabulary]."""
         with torch.inference_mode():
-            logits = self.model(**self.inputs, logits_to_keep=1).logits
-        return logits[:, -1].float().numpy()
+            logits = self.model(**self._there(), logits_to_keep=1).logits
+        return logits[:, -1].float().cpu().numpy()

@@ -32,11 +32,12 @@ class Peer:
     Args:
         name: on the command line.
         what: in the table.
-        make: "module:class" below this package; called with the folder and `arguments`.
+        make: "module:class" of this package; called with the folder and `arguments`.
         modules: what has to be installed.
         precision: of the arithmetic, a key of `LIMITS`.
         backend: of Keras, where it is Keras.
         arguments: keywords for the class.
+        devices: where it is measured unless peers are named.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Peer:
     precision: str = "float32"
     backend: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu",)
 
     def missing(self) -> list[str]:
         """The modules that are not installed."""
@@ -54,32 +56,38 @@ class Peer:
     def load(self, folder: Path) -> Runner:
         """The runner, in the process that is to compute."""
         module, _, name = self.make.partition(":")
-        maker = getattr(importlib.import_module(f"tools.compare_peers.{module}"), name)
+        maker = getattr(importlib.import_module(f"tools.compare_peers.peers.{module}"), name)
         runner: Runner = maker(folder, **self.arguments)
         return runner
 
 
+BOTH, CARD = ("cpu", "cuda"), ("cuda",)
 KERAS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 def _torch_peers() -> Iterator[Peer]:
     needs, make = ("torch", "timm"), "torch_peers:TorchRunner"
-    yield Peer("torch_eager", "timm, fused", make, needs)
+    yield Peer("torch_eager", "timm, fused", make, needs, devices=BOTH)
     yield Peer("torch_branched", "timm, not fused", make, needs, arguments={"fused": False})
     last = {"channels_last": True}
     yield Peer("torch_channels_last", "timm, fused, channels_last", make, needs, arguments=last)
-    compiled = {"compiled": True}
+    compiled = {"compiled": "default"}
     yield Peer("torch_compile", "timm, fused, torch.compile", make, needs, arguments=compiled)
     half = {"dtype": "bfloat16"}
     yield Peer("torch_bfloat16", "timm, fused", make, needs, "bfloat16", arguments=half)
     yield Peer(
         "torch_bfloat16_channels_last", "timm, fused, channels_last", make, needs, "bfloat16",
-        arguments=half | last,
+        arguments=half | last, devices=BOTH,
     )  # fmt: skip
     yield Peer(
         "torch_bfloat16_compile", "timm, fused, torch.compile", make, needs, "bfloat16",
         arguments=half | compiled,
     )  # fmt: skip
+    for name, mode in (("compile", "default"), ("graphs", "reduce-overhead")):
+        yield Peer(
+            f"torch_bfloat16_channels_last_{name}", f"timm, fused, channels_last, {mode}", make,
+            needs, "bfloat16", arguments=half | last | {"compiled": mode}, devices=CARD,
+        )  # fmt: skip
 
 
 def _keras_peers() -> Iterator[Peer]:
@@ -104,8 +112,29 @@ def _keras_peers() -> Iterator[Peer]:
     yield Peer(
         "ours_jax_library", "ours, folded, JAX, XLA's grouped convolution",
         "keras_peers:KerasRunner", ("jax",), backend="jax",
-        arguments={"library_convolution": True},
+        arguments={"convolution": "library"},
     )  # fmt: skip
+
+
+def _resident_peers() -> Iterator[Peer]:
+    for name, what, arguments in (
+        ("", "folded", {}),
+        ("_fused", "fused", {"form": "fused"}),
+        ("_shifts", "folded, shifted sums", {"convolution": "shifts"}),
+    ):
+        yield Peer(
+            f"resident_jax{name}", f"ours, {what}, JAX, one function", "resident_jax:JaxRunner",
+            ("jax",), "bfloat16", "jax", arguments, CARD,
+        )  # fmt: skip
+    for name, what, arguments in (
+        ("", "folded", {}),
+        ("_fused", "fused", {"form": "fused"}),
+        ("_graphs", "folded, torch.compile, reduce-overhead", {"mode": "reduce-overhead"}),
+    ):
+        yield Peer(
+            f"resident_torch{name}", f"ours, {what}, PyTorch, recorded",
+            "resident_torch:RecordedRunner", ("torch",), "bfloat16", "torch", arguments, CARD,
+        )  # fmt: skip
 
 
 def _engine_peers() -> Iterator[Peer]:
@@ -144,13 +173,20 @@ def _vlm_peers() -> Iterator[Peer]:
     needs, make = ("torch", "transformers"), "transformers_peers:TransformersRunner"
     for dtype in ("float32", "bfloat16"):
         name = f"transformers_{dtype}"
-        yield Peer(name, "transformers", make, needs, dtype, arguments={"dtype": dtype})
+        yield Peer(
+            name, "transformers", make, needs, dtype, arguments={"dtype": dtype}, devices=BOTH
+        )
+    yield Peer(
+        "transformers_bfloat16_static", "transformers, static cache", make, needs, "bfloat16",
+        arguments={"dtype": "bfloat16", "cache": "static"}, devices=CARD,
+    )  # fmt: skip
     for backend, title in KERAS.items():
         for dtype in ("float32", "bfloat16"):
             name = f"ours_{backend}" + ("" if dtype == "float32" else f"_{dtype}")
             yield Peer(
                 name, f"ours, {title}", "vlm_peers:OurRunner", (backend, "keras_hub"), dtype,
                 backend, {"dtype": dtype},
+                BOTH if dtype == "bfloat16" and backend != "tensorflow" else ("cpu",),
             )  # fmt: skip
             yield Peer(
                 f"{name}_int8", f"ours, {title}, encoder {dtype}, decoder int8",
@@ -165,23 +201,41 @@ def _vlm_peers() -> Iterator[Peer]:
 
 
 PEERS: dict[str, dict[str, Peer]] = {
-    "vision": {p.name: p for p in (*_torch_peers(), *_keras_peers(), *_engine_peers())},
+    "vision": {
+        p.name: p for p in (*_torch_peers(), *_keras_peers(), *_resident_peers(), *_engine_peers())
+    },
     "vlm": {p.name: p for p in _vlm_peers()},
 }
 BASELINE = {"vision": "torch_eager", "vlm": "transformers_float32"}
+"""Everybody's results are compared with theirs, on every device."""
+AGAINST = {
+    "cpu": BASELINE,
+    "cuda": {"vision": "torch_bfloat16_channels_last", "vlm": "transformers_bfloat16"},
+}
+"""Everybody's times are divided by theirs."""
 
 
-def choose(work: str, names: Sequence[str] | None) -> list[Peer]:
-    """The peers by name, the baseline first.
+def choose(
+    work: str, names: Sequence[str] | None, device: str = "cpu", against: str | None = None
+) -> list[Peer]:
+    """The peers by name, or all that are measured on a device; the baseline comes first.
+
+    Args:
+        work: a key of `PEERS`.
+        names: of peers.
+        device: "cpu" or "cuda".
+        against: one that is measured as well; that of `AGAINST` unless said.
 
     Raises:
         ValueError: an unknown name (the nearest is given).
     """
     known = PEERS[work]
-    for name in names or ():
+    against = against or AGAINST[device][work]
+    for name in (against, *(names or ())):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ValueError(f"unknown peer {name!r}; {hint}")
-    wanted = dict.fromkeys([BASELINE[work], *(names or known)])
+    named = names or [name for name, peer in known.items() if device in peer.devices]
+    wanted = dict.fromkeys([BASELINE[work], against, *named])
     return [known[name] for name in wanted]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tools.compare_peers.engine_files import needed
 from tools.compare_peers.job import Job
+from tools.compare_peers.peers.engine_files import needed
 
 
 class FileRunner:
@@ -18,6 +18,8 @@ class FileRunner:
 
     def __init__(self, folder: Path, file: str, **options: Any) -> None:
         self.job = Job.read(folder)
+        if self.job.device != "cpu":
+            raise RuntimeError(f"exported files are run on the CPU alone, not on {self.job.device}")
         self.channels_first = file.startswith("timm")
         pictures = self.job.pictures()
         if self.channels_first:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tools.compare_peers.job import IMAGE_ID, Job
-from tools.compare_peers.keras_peers import set_threads
+from tools.compare_peers.peers.device import check_keras
+from tools.compare_peers.peers.keras_peers import set_threads
 
 
 class OurRunner:
@@ -38,6 +39,7 @@ class OurRunner:
 
         job = Job.read(folder)
         set_threads(job.threads)
+        check_keras(job)
         self.model = FastVLMCausalLM.from_preset(folder / "model", preprocessor=None, dtype=dtype)
         self.model.reparameterize(fold=True)
         if static:
