@@ -15,6 +15,8 @@ from dl_techniques.errors import DLTechniquesError, ImageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from dl_techniques.evaluation.answerer import Answerer
+
 BAD_INPUT = 2
 
 
@@ -38,24 +40,40 @@ def answer_all(tasks: list[tuple[str, str]], options: argparse.Namespace) -> int
     status = 0 if all(picture is not None for picture in pictures) else BAD_INPUT
     if not any(picture is not None for picture in pictures):
         return status
-    model = session.load_model(options.preset)
-    session.set_sampling(model, sampling_of(options))
-    tally = session.Tally("picture")
-    for (path, question), picture in zip(tasks, pictures, strict=True):
-        if picture is None:
-            continue
-        if len(tasks) > 1 and not options.json:
+    known = [(*task, p) for task, p in zip(tasks, pictures, strict=True) if p is not None]
+    with session.open_answerer(options.preset, sampling_of(options)) as answerer:
+        tally = answer_known(answerer, known, len(tasks) > 1, options)
+    if not options.json:
+        tally.report()
+    return status
+
+
+def answer_known(
+    answerer: Answerer,
+    tasks: list[tuple[str, str, np.ndarray]],
+    named: bool,
+    options: argparse.Namespace,
+) -> session.Tally:
+    """Answers the tasks whose pictures could be read.
+
+    Args:
+        answerer: what answers.
+        tasks: path, question and uint8[H, W, 3] of each.
+        named: print the path in front of the answer.
+        options: as for `answer_all`.
+    """
+    tally = session.Tally("picture", session.backend_of(answerer))
+    for path, question, picture in tasks:
+        if named and not options.json:
             print(f"{printable(path)}: ", end="", flush=True)
         asked = session.as_taught(question, options.preset)
-        stream = session.stream_answer(model, asked, [picture], options.max_new_tokens)
+        stream = answerer.stream(asked, [picture], options.max_new_tokens)
         timing = session.show(stream, visible=not options.json)
         tally.add(timing)
         if options.json:
             record = {"image": printable(path), "question": question, "text": stream.text}
             show_record(record, timing, tally, options)
-    if not options.json:
-        tally.report()
-    return status
+    return tally
 
 
 def read_pictures(paths: Iterable[str], max_pixels: int) -> list[np.ndarray | None]:
@@ -86,11 +104,9 @@ def show_record(
     options: argparse.Namespace,
 ) -> None:
     """Prints the JSON record of one answer on stdout."""
-    import keras
-
     record |= {
         "preset": options.preset,
-        "backend": keras.backend.backend(),
+        "backend": tally.backend,
         "tokens": timing.tokens,
         "first_token_seconds": timing.first_token_seconds,
         "tokens_per_second": timing.tokens_per_second,

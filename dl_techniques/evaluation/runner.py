@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def answer_questions(
     pictures: Sequence[Path],
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
+    max_new_tokens: int | None = None,
 ) -> list[str]:
     """Answers every question on the picture beside it.
 
@@ -88,16 +90,17 @@ def answer_questions(
         pictures: one path per question.
         batch_size: questions per call.
         on_batch: called after each batch with its size.
+        max_new_tokens: longest answer of an `Answerer`; None for what the model says.
     """
     answers: list[str] = []
     for start in range(0, len(records), batch_size):
         chunk = records[start : start + batch_size]
         images = [load_image(path) for path in pictures[start : start + batch_size]]
         asked = [record.question for record in chunk]
-        if isinstance(answerer, Answerer):
-            answers += answerer.answer(asked, [[image] for image in images])
-        else:
+        if callable(answerer):
             answers += answerer(asked, images)
+        else:
+            answers += answerer.answer(asked, [[image] for image in images], max_new_tokens)
         if on_batch is not None:
             on_batch(len(chunk))
     return answers
@@ -108,6 +111,7 @@ def evaluate_set(
     questions: QuestionSet,
     batch_size: int = 32,
     on_batch: Callable[[int], None] | None = None,
+    max_new_tokens: int | None = None,
 ) -> SetResult:
     """Scores a model on one set, with its baselines.
 
@@ -116,6 +120,7 @@ def evaluate_set(
         questions: the set.
         batch_size: questions per call.
         on_batch: called after each batch with its size; the set is gone through twice.
+        max_new_tokens: longest answer of an `Answerer`; None for what the model says.
 
     Returns:
         The figures.
@@ -124,13 +129,17 @@ def evaluate_set(
     targets = [record.answer for record in records]
     pictures = [record.image for record in records]
     start = time.perf_counter()
-    answers = answer_questions(answerer, records, pictures, batch_size, on_batch)
+    ask = partial(
+        answer_questions, answerer, records, batch_size=batch_size, on_batch=on_batch,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    answers = ask(pictures)
     seconds = time.perf_counter() - start
     hits = exact_match(answers, targets)
     exchanged = exchange_pictures(pictures)
     shuffled = None
     if exchanged is not None:
-        blind = answer_questions(answerer, records, exchanged, batch_size, on_batch)
+        blind = ask(exchanged)
         shuffled = exact_match(blind, targets) / len(records)
     return SetResult(
         name=questions.name,

@@ -65,6 +65,27 @@ def find(source: Any) -> Source:
         >>> found.kind, found.model
         ('preset', 'FastVLMCausalLM')
     """
+    quick = find_quickly(source)
+    if quick is not None:
+        return quick
+    # This knows every layout, and needs keras-hub.
+    from dl_techniques.loading.identify import identify
+
+    subject = identify(source)
+    kind = PRESET if subject.layout == "keras" else CHECKPOINT
+    return Source(kind, Path(subject.path), subject.model, subject.stored_bytes)
+
+
+def find_quickly(source: Any) -> Source | None:
+    """`find` for what a suffix or a small file tells; None for what takes a look at weights.
+
+    Args:
+        source: as `find` takes it.
+
+    Raises:
+        PresetError: a damaged `.keras` file.
+        ExportError: a model of another class.
+    """
     if not isinstance(source, (str, Path)):
         name = class_of(source)
         return Source(MODEL, None, name, sum(_bytes_of(variable) for variable in source.weights))
@@ -78,12 +99,7 @@ def find(source: Any) -> Source:
         return Source(PRESET, path, own, sum(file.stat().st_size for file in path.glob("*.h5")))
     if (path / _MANIFEST).is_file() and any(path.glob("*.tflite")):
         return Source(LITERT, path, None, sum(f.stat().st_size for f in path.glob("*.tflite")))
-    # This knows every layout, and needs keras-hub.
-    from dl_techniques.loading.identify import identify
-
-    subject = identify(source)
-    kind = PRESET if subject.layout == "keras" else CHECKPOINT
-    return Source(kind, Path(subject.path), subject.model, subject.stored_bytes)
+    return None
 
 
 def _bytes_of(variable: keras.Variable) -> int:

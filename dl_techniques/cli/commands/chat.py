@@ -49,12 +49,14 @@ class Conversation:
     """
 
     def __init__(self, model: keras.Model, options: argparse.Namespace) -> None:
+        import keras
+
         from dl_techniques import Chat
 
         self.options = options
         self.chat = Chat(model, max_new_tokens=options.max_new_tokens)
         self.waiting: list[Any] = []
-        self.tally = session.Tally("answer")
+        self.tally = session.Tally("answer", str(keras.backend.backend()))
 
     def clear(self) -> None:
         """Forgets every turn and the picture."""
