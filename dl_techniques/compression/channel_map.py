@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dl_techniques.errors import CompressionError
+from dl_techniques.models.picture_network import StagedNetwork
 from dl_techniques.models.vision.fast_vlm.components import AttentionBlock
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 
@@ -63,7 +64,7 @@ def channel_axes(model: FastVLM) -> list[Bound]:
         >>> tuple(entry.variable.shape), entry.axes
         ((96, 1000), ('width_2', None))
     """
-    if not isinstance(model, FastVLM):
+    if not isinstance(model, StagedNetwork):
         raise CompressionError(
             f"channels of a {type(model).__name__} cannot be pruned; give a FastVLM (of a "
             "vision-language model: its backbone.vision_encoder)"

@@ -18,8 +18,8 @@ from dl_techniques.layers.folding import BranchesIntoConv, Fold
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
+from dl_techniques.typing import Shape
 
-Shape = tuple[int | None, ...]
 _CONVOLVES: ContextVar[bool] = ContextVar("dense layers of maps as convolutions", default=False)
 
 

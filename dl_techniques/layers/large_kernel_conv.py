@@ -12,8 +12,7 @@ from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.mobile_one_block import ConvNorm, MobileOneBlock, convolution
 from dl_techniques.layers.reparameterization import Reparameterizable, SwitchableLayer
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

@@ -13,8 +13,7 @@ from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.fusion import Linear, as_float64, fuse_norm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 def batch_norm(name: str, dtype: Any) -> keras.layers.BatchNormalization:

@@ -13,8 +13,7 @@ from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.layer_scale import LayerScale, StochasticDepth
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable, SwitchableLayer
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

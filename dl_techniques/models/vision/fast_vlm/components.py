@@ -16,8 +16,7 @@ from dl_techniques.layers.positional_encoding import ConditionalPositionalEncodi
 from dl_techniques.layers.reparameterization import Reparameterizable
 from dl_techniques.layers.repmixer_block import RepMixerBlock, ScaledFFN
 from dl_techniques.models.vision.fast_vlm.attention import Attention
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")

@@ -33,8 +33,8 @@ BYTES = {"bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A source, and what loading it takes.
+class Contents:
+    """What a preset or checkpoint holds, and what loading it takes.
 
     Args:
         path: file or folder.
@@ -63,8 +63,8 @@ class Subject:
         return self.parameters * BYTES[precision]
 
 
-def identify(source: str | Path) -> Subject:
-    """Looks at a source.
+def contents_of(source: str | Path) -> Contents:
+    """Looks through a preset or checkpoint.
 
     Args:
         source: a weight file, a folder, the name of a shipped preset, or `hf://org/name`.
@@ -81,16 +81,16 @@ def identify(source: str | Path) -> Subject:
     return _preset(Path(resolve_preset(source)))
 
 
-def check_processing(subject: Subject) -> None:
+def check_processing(found: Contents) -> None:
     """Reads what loading a model reads besides its weights: tokenizer and settings.
 
     Raises:
         DLTechniquesError: they are missing or damaged; the error is the one that loading gives.
     """
-    path = Path(subject.path)
-    if subject.model != OURS["FastVLMBackbone"]:
+    path = Path(found.path)
+    if found.model != OURS["FastVLMBackbone"]:
         return
-    if subject.layout != "keras":
+    if found.layout != "keras":
         fast_vlm.check_processing(path)
     elif (path / PREPROCESSOR).is_file():
         FastVLMCausalLMPreprocessor.from_preset(path)
@@ -103,11 +103,11 @@ def _has_weights(path: Path) -> bool:
     return path.is_file() and path.suffix in endings
 
 
-def _fast_vlm(path: Path) -> Subject:
+def _fast_vlm(path: Path) -> Contents:
     plan = fast_vlm.estimate(path)
     with open_tensors(path) as store:
         precision = stored_precision(store)
-    return Subject(
+    return Contents(
         path=str(path),
         model="FastVLMCausalLM",
         what=plan.what,
@@ -120,7 +120,7 @@ def _fast_vlm(path: Path) -> Subject:
     )
 
 
-def _vision(path: Path) -> Subject:
+def _vision(path: Path) -> Contents:
     with open_tensors(path) as store:
         layout = vision.recognise(store, path)
         own = layout.own(store)
@@ -128,7 +128,7 @@ def _vision(path: Path) -> Subject:
         largest = max(store[layout.prefix + name].nbytes for name in own)
         peak = {name: numbers * size + 2 * largest for name, size in BYTES.items()}
         network = CLASSES[layout.naming.network]
-        return Subject(
+        return Contents(
             path=str(path),
             model=network,
             what=f"{network}, {vision.variant_of(layout, own, None)}",
@@ -154,7 +154,7 @@ def _most(sizes: collections.Counter[str]) -> str:
     return "bfloat16" if sizes and sizes.most_common(1)[0][0] == "bfloat16" else "float32"
 
 
-def _preset(path: Path) -> Subject:
+def _preset(path: Path) -> Contents:
     """A preset that this package wrote."""
     found = _class_of(path)
     if found not in OURS:
@@ -167,7 +167,7 @@ def _preset(path: Path) -> Subject:
     kinds: collections.Counter[str] = collections.Counter()
     for size, dtype in arrays:
         kinds[dtype.name] += size * dtype.itemsize
-    return Subject(
+    return Contents(
         path=str(path),
         model=OURS[found],
         what=f"{OURS[found]}, preset of this package",
