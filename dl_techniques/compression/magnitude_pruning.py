@@ -239,7 +239,7 @@ class _Kernel:
         layer = self.layer
         if not isinstance(layer, MobileOneBlock):
             return [layer.kernel]
-        if layer.fused_form:
+        if layer.inference_form:
             return [layer.fused_conv.kernel]
         names = [name for name in layer.form_parts(False) if name != "identity"]
         return [getattr(layer, name).conv.kernel for name in names]
@@ -248,7 +248,7 @@ class _Kernel:
         layer = self.layer
         return (
             isinstance(layer, MobileOneBlock)
-            and not layer.fused_form
+            and not layer.inference_form
             and "identity" in layer.form_parts(False)
         )
 

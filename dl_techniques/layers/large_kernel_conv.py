@@ -52,7 +52,7 @@ class LargeKernelConv(SwitchableLayer):
         reparameterized: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fused_form=reparameterized, **kwargs)
+        super().__init__(inference_form=reparameterized, **kwargs)
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
         self.small_kernel_size = small_kernel_size
         self.use_se, self.use_activation = use_se, use_activation
@@ -81,7 +81,7 @@ class LargeKernelConv(SwitchableLayer):
         if not self._channels:
             return
         policy = self.dtype_policy
-        if self.fused_form:
+        if self.inference_form:
             self.fused_conv = convolution(
                 self.filters, self.kernel_size, self.strides, True, self._channels,
                 use_bias=True, name="fused_conv", dtype=policy,
@@ -97,7 +97,7 @@ class LargeKernelConv(SwitchableLayer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Sum of both branches (or the fused convolution), SE, GELU."""
-        if self.fused_form:
+        if self.inference_form:
             outputs = self.fused_conv(inputs)
         else:
             outputs = self.large_conv(inputs, training=training)
@@ -122,7 +122,7 @@ class LargeKernelConv(SwitchableLayer):
             "strides": self.strides,
             "use_se": self.use_se,
             "use_activation": self.use_activation,
-            "reparameterized": self.fused_form,
+            "reparameterized": self.inference_form,
         }
 
 

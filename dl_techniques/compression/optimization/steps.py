@@ -193,7 +193,7 @@ def trainable_copy(model: keras.Model) -> Any:
     copy = copy_of(model)
     if not copy.trainable_variables:
         copy.trainable = True
-    if any(switch.is_fold and switch.fused_form for _, switch in copy.switches()):
+    if any(switch.is_fold and switch.inference_form for _, switch in copy.switches()):
         copy.reset_reparameterization()
     return copy
 
