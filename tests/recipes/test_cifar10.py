@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dl_techniques import FastVLM
-from tools.cifar10 import baseline, data, results, table
-from tools.cifar10.results import Result
+from recipes.cifar10 import baseline, data, results, table
+from recipes.cifar10.results import Result
 
 pytestmark = pytest.mark.once
 
@@ -20,7 +20,7 @@ def make(name: str, **changes: Any) -> Result:
     fields: dict[str, Any] = {
         "name": name, "step": "quantize", "file": f"{name}.tflite", "bytes": 4_000_000,
         "accuracy": 0.8, "milliseconds": 2.0, "parameters": 1000, "pictures": 50, "epochs": 0,
-        "seconds": 0.0, "command": "python -m tools.cifar10.quantize", "date": "2026-01-01T10:00",
+        "seconds": 0.0, "command": "python -m recipes.cifar10.quantize", "date": "2026-01-01T10:00",
         "machine": {"processor": "P", "cores": 2},
     }  # fmt: skip
     return Result(**{**fields, **changes})
@@ -28,7 +28,7 @@ def make(name: str, **changes: Any) -> Result:
 
 def test_rows_are_compared_with_float32(tmp_path: Path) -> None:
     small = make("tiny-int8", bytes=1_000_000, accuracy=0.7875, milliseconds=0.5)
-    pruned = make("pruned", step="prune", epochs=4, command="python -m tools.cifar10.prune")
+    pruned = make("pruned", step="prune", epochs=4, command="python -m recipes.cifar10.prune")
     for result in (pruned, make("tiny-float32"), small):
         results.write(tmp_path, result)
     text = table.markdown(results.read_all(tmp_path))
@@ -57,7 +57,7 @@ def test_commands_name_folders_by_what_they_hold() -> None:
     said = results.command_line(
         ["/a/prune.py", "--data", "/x", "--work", "/x/work", "--model", "/x/work/m.keras"]
     )
-    assert said == ("python -m tools.cifar10.prune --data CIFAR --work WORK --model WORK/m.keras")
+    assert said == ("python -m recipes.cifar10.prune --data CIFAR --work WORK --model WORK/m.keras")
 
 
 def write_pictures(folder: Path, split: str, count: int) -> None:

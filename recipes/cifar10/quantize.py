@@ -1,7 +1,7 @@
 """Quantizes a trained classifier for LiteRT in every precision, without training.
 
 Example:
-    python -m tools.cifar10.quantize --data CIFAR --work WORK --model WORK/tiny.keras
+    python -m recipes.cifar10.quantize --data CIFAR --work WORK --model WORK/tiny.keras
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dl_techniques.export.litert.litert_precision import PRECISIONS
-from tools.cifar10 import common, data
+from recipes.cifar10 import common, data
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Trains on with int8 rounding in the forward pass, and exports the integer kernels.
 
 Example:
-    python -m tools.cifar10.aware --data CIFAR --work WORK --model WORK/tiny.keras --epochs 2
+    python -m recipes.cifar10.aware --data CIFAR --work WORK --model WORK/tiny.keras --epochs 2
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dl_techniques.compression import calibrate, quantization_aware
 from dl_techniques.export.writers.litert_trained import export_quantized
-from tools.cifar10 import baseline, common, data, results
+from recipes.cifar10 import baseline, common, data, results
 
 CALIBRATED = 256
 

@@ -1,12 +1,12 @@
 """Trains the student under a teacher; `baseline --variant student` trains the same one alone.
 
 Example:
-    python -m tools.cifar10.distil --data CIFAR --work WORK --teacher WORK/tiny.keras --epochs 14
+    python -m recipes.cifar10.distil --data CIFAR --work WORK --teacher WORK/tiny.keras --epochs 14
 """
 
 from __future__ import annotations
 
-from tools.cifar10 import baseline, common
+from recipes.cifar10 import baseline, common
 
 
 def main() -> None:

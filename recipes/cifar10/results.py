@@ -17,7 +17,7 @@ import numpy as np
 from dl_techniques.compression.optimization.measure import LiteRTClassifier, accuracy
 from dl_techniques.data.files import atomic_writer
 from dl_techniques.evaluation.report import machine
-from tools.cifar10 import data
+from recipes.cifar10 import data
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def command_line(argv: Sequence[str]) -> str:
     words = list(argv[1:])
     for folder in sorted(folders, key=len, reverse=True):  # one may lie in the other
         words = [w.replace(folder, folders[folder], 1) for w in words]
-    return "python -m " + shlex.join([f"tools.cifar10.{Path(argv[0]).stem}", *words])
+    return "python -m " + shlex.join([f"recipes.cifar10.{Path(argv[0]).stem}", *words])
 
 
 def now() -> str:
@@ -125,7 +125,7 @@ def read_all(work: Path) -> list[Result]:
     """
     found = [Result(**json.loads(p.read_text(encoding="utf-8"))) for p in work.glob("*.json")]
     if not found:
-        raise FileNotFoundError(f"no results in {work}; run the commands of tools/cifar10 first")
+        raise FileNotFoundError(f"no results in {work}; run the commands of recipes/cifar10 first")
     return sorted(found, key=lambda result: (result.date, result.name))
 
 

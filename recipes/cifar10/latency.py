@@ -3,7 +3,7 @@
 The files take turns, round after round, so that a slow minute meets all of them alike.
 
 Example:
-    python -m tools.cifar10.latency --work WORK
+    python -m recipes.cifar10.latency --work WORK
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 
 from dl_techniques.compression.optimization.measure import LiteRTClassifier
-from tools.cifar10 import results
+from recipes.cifar10 import results
 
 
 def main() -> None:

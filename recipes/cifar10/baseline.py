@@ -3,7 +3,7 @@
 "student" is a quarter of tiny: half of its channels in every stage.
 
 Example:
-    python -m tools.cifar10.baseline --data CIFAR --variant tiny --epochs 14 --output tiny.keras
+    python -m recipes.cifar10.baseline --data CIFAR --variant tiny --epochs 14 --output tiny.keras
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import keras
 
 from dl_techniques import FastVLM
 from dl_techniques.compression.optimization.steps import optimizer
-from tools.cifar10 import data
-from tools.cifar10.fitting import fit
+from recipes.cifar10 import data
+from recipes.cifar10.fitting import fit
 
 SIZE = 32
 STUDENT = "student"

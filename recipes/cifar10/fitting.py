@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dl_techniques.training import Stage
-from tools.cifar10 import data
+from recipes.cifar10 import data
 
 
 def fit(

@@ -13,8 +13,8 @@ from dl_techniques import FastVLM
 from dl_techniques.compression.distillation import distiller
 from dl_techniques.compression.optimization.steps import optimizer
 from dl_techniques.export import export_model
-from tools.cifar10 import baseline, data, results
-from tools.cifar10.fitting import fit
+from recipes.cifar10 import baseline, data, results
+from recipes.cifar10.fitting import fit
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

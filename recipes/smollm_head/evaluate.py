@@ -9,7 +9,7 @@ import numpy as np
 from dl_techniques.evaluation.metrics import majority_answer, normalise, wilson_interval
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM
 from recipes.demo.benchmark import QuestionOnly
-from tools.smollm_head.data import Questions
+from recipes.smollm_head.data import Questions
 
 Hits = dict[str, np.ndarray]
 

@@ -3,7 +3,7 @@
 With `--teacher`, usually the classifier itself, what is left learns from its logits too.
 
 Example:
-    python -m tools.cifar10.prune --data CIFAR --work WORK --model WORK/tiny.keras --epochs 5
+    python -m recipes.cifar10.prune --data CIFAR --work WORK --model WORK/tiny.keras --epochs 5
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dl_techniques.compression.channel_pruning import TARGETS, prune_channels
-from tools.cifar10 import common
+from recipes.cifar10 import common
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The table of the README: size, accuracy and speed of every run in a work folder.
 
 Example:
-    python -m tools.cifar10.table --work WORK
+    python -m recipes.cifar10.table --work WORK
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tools.cifar10.results import Result, read_all
+from recipes.cifar10.results import Result, read_all
 
 HEADER = ("model", "MB", "ratio", "accuracy", "points", "ms", "speed", "epochs")
 REFERENCE = "tiny-float32"
@@ -37,7 +37,7 @@ def rows(found: Sequence[Result]) -> Iterator[tuple[str, ...]]:
     """The rows in the order of `STEPS`."""
     by_name = {result.name: result for result in found}
     if REFERENCE not in by_name:
-        raise SystemExit(f"error: no result {REFERENCE}; run tools.cifar10.quantize first")
+        raise SystemExit(f"error: no result {REFERENCE}; run recipes.cifar10.quantize first")
     for step in STEPS:
         for result in found:
             if result.step == step:

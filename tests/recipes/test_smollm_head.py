@@ -17,11 +17,11 @@ from dl_techniques.models.vlm.fast_vlm import (
     FastVLMImageConverter,
     FastVLMTokenizer,
 )
+from recipes.smollm_head import model as parts
+from recipes.smollm_head import train
+from recipes.smollm_head.data import Questions, encode
+from recipes.smollm_head.evaluate import report
 from tests.helpers import numbers, relative_difference
-from tools.smollm_head import model as parts
-from tools.smollm_head import train
-from tools.smollm_head.data import Questions, encode
-from tools.smollm_head.evaluate import report
 
 pytestmark = pytest.mark.once
 

@@ -17,7 +17,7 @@ from dl_techniques.models.vlm.fast_vlm import (
     FastVLMCausalLM,
     FastVLMCausalLMPreprocessor,
 )
-from tools.smollm_head.data import Encoded, Questions
+from recipes.smollm_head.data import Encoded, Questions
 
 POOL = 2
 """The encoder's map is averaged over so many places a side: 16 rows a picture become 4."""
