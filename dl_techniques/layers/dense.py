@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 from keras import ops
@@ -116,6 +116,17 @@ def project_with_gelu(layer: keras.layers.Layer, x: Tensor) -> Tensor:
     return kernels.gelu(project(layer, x))
 
 
+@runtime_checkable
+class MultipliesBytes(Protocol):
+    """A Dense whose rows and kernel may be multiplied as bytes."""
+
+    activation: Any
+    compute_dtype: str
+
+    def byte_product(self, x: Tensor) -> Any:
+        """The product for such rows; None where they are multiplied otherwise."""
+
+
 def feed_forward(first: keras.layers.Layer, second: keras.layers.Layer, x: Tensor) -> Tensor:
     """The same as `second(gelu(first(x)))`, in inference: float[..., K] -> float[..., N].
 
@@ -126,7 +137,7 @@ def feed_forward(first: keras.layers.Layer, second: keras.layers.Layer, x: Tenso
         second: the same.
         x: float[..., K].
     """
-    if all(hasattr(layer, "byte_product") for layer in (first, second)):
+    if isinstance(first, MultipliesBytes) and isinstance(second, MultipliesBytes):
         linear = first.activation in (None, keras.activations.linear)
         widening, narrowing = first.byte_product(x), second.byte_product(x)
         if linear and widening is not None and narrowing is not None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from dl_techniques.checkpoints.weight_map import Entry, Shape, keras_array
+from dl_techniques.checkpoints.weight_map import Entry, keras_array
 from dl_techniques.runtime.lazy_build import place
+from dl_techniques.typing import Sides
 
 
 class Joined:
@@ -37,7 +38,7 @@ class Joined:
         return "+".join(part.path for part in self.parts)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> Sides:
         """Shape of the one array."""
         shapes = [part.source_shape for part in self.parts]
         return (sum(shape[0] for shape in shapes), *shapes[0][1:])

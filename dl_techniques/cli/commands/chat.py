@@ -52,6 +52,8 @@ class Conversation:
     """
 
     def __init__(self, model: keras.Model, options: argparse.Namespace) -> None:
+        import keras
+
         from dl_techniques import Chat
 
         self.options = options
@@ -62,7 +64,7 @@ class Conversation:
             **writing_of(options),
         )
         self.waiting: list[Any] = []
-        self.tally = session.Tally("answer")
+        self.tally = session.Tally("answer", str(keras.backend.backend()))
 
     def clear(self) -> None:
         """Forgets every turn and the picture."""

@@ -179,7 +179,7 @@ class SwitchableModel(Reparameterizable, PictureParts, PortableCompile, TracedOn
                 "branches are to be trained"
             )
         if not self._learns_rounding and any(
-            s.is_fold and s.fused_form for _, s in self.switches()
+            s.is_fold and s.inference_form for _, s in self.switches()
         ):
             raise FusionError(
                 f"{self.name} is folded, which is for inference: call reset_reparameterization(), "
