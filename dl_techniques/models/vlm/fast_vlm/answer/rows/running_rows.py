@@ -23,6 +23,7 @@ from dl_techniques.models.vlm.fast_vlm.network.decoders import Caches, GroupedAd
 from dl_techniques.typing import Tensor
 
 SMALLEST_PIECE = 16
+READ_AT_ONCE = 8  # most prompts that are read together: bounds the number of shapes
 
 
 def can_join(backbone: FastVLMBackbone) -> bool:
@@ -55,6 +56,9 @@ class RunningRows:
     Raises:
         PromptError: the decoder's rows cannot stand at places of their own.
     """
+
+    at_once = READ_AT_ONCE
+    can_copy = True
 
     def __init__(self, phases: Phases, rows: int, capacity: int) -> None:
         if not can_join(phases.backbone):
@@ -150,6 +154,19 @@ class RunningRows:
 
         function = self._phases.functions.get(("copy row", self.rows), run, donate=(2,))
         self._caches = function(source, target, self._taken())
+
+    def clear(self, row: int) -> None:
+        """A row's numbers become zeros: a mask does not hide those that are not finite."""
+
+        def run(row: Tensor, caches: Caches) -> Caches:
+            def one(cache: Tensor) -> Tensor:
+                nothing = ops.zeros((1, *cache.shape[1:]), cache.dtype)
+                return ops.slice_update(cache, (row, 0, 0, 0), nothing)
+
+            return keras.tree.map_structure(one, caches)
+
+        function = self._phases.functions.get(("clear row", self.rows), run, donate=(1,))
+        self._caches = function(row, self._taken())
 
     def _call(
         self,
