@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from dl_techniques.hosts.server import ServerStream
     from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream
 
 
@@ -111,7 +112,13 @@ def stream_answer(
     return stream
 
 
-def show(stream: TextStream, visible: bool) -> Timing:
+def tokens_of(stream: TextStream | ServerStream) -> int:
+    """Number of tokens of an answer so far; of a server's only at its end."""
+    ids = getattr(stream, "token_ids", None)
+    return stream.tokens if ids is None else len(ids)  # type: ignore[union-attr]
+
+
+def show(stream: TextStream | ServerStream, visible: bool) -> Timing:
     """Runs a stream to its end, printing it as it comes, and times it.
 
     Args:
@@ -126,13 +133,13 @@ def show(stream: TextStream, visible: bool) -> Timing:
     for piece in stream:
         if timing.first_token_seconds is None:
             timing.first_token_seconds = time.perf_counter() - start
-            early = len(stream.token_ids)
+            early = max(1, tokens_of(stream))
         if visible:
             print(piece, end="", flush=True)
     timing.seconds = time.perf_counter() - start
     if visible:
         print(flush=True)
-    timing.tokens = len(stream.token_ids)
+    timing.tokens = tokens_of(stream)
     if timing.first_token_seconds is not None and timing.tokens > early:
         decoding = timing.seconds - timing.first_token_seconds
         timing.tokens_per_second = (timing.tokens - early) / decoding

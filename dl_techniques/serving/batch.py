@@ -114,20 +114,15 @@ class Batch:
         size = self._model.preprocessor.image_converter.image_size
         for number in _powers(8):
             pixels = np.zeros((number, 1, *size, 3), "float32")
-            self._often(each, lambda pixels=pixels: self._model.encode_images(pixels))
+            self._often(self._model.encode_images, pixels)
+            each()
         for number in _powers(min(self._rows.at_once, len(self._places))):
             for length in self._pieces:
                 self._read_nothing(number, length)
                 each()
         for number in _powers(len(self._places) if self._rows.at_once > 1 else 1):
-            rows = np.arange(number)
-            tokens = np.zeros(number, "int32")
-            self._often(
-                each,
-                lambda rows=rows, tokens=tokens: self._greedy(
-                    self._rows.step(rows, tokens, tokens + 1)
-                ),
-            )
+            self._often(self._step_nothing, number)
+            each()
         if self._rows.can_copy and len(self._places) > 1:
             self._rows.copy(0, 1)
         self.reset()
@@ -289,10 +284,15 @@ class Batch:
         place.held = np.zeros(0, "int64")
         self._rows.clear(place.index)
 
-    def _often(self, each: Callable[[], None], call: Callable[[], Any]) -> None:
+    @staticmethod
+    def _often(call: Callable[..., Any], given: Any) -> None:
         for _ in range(calls_until_steady()):
-            keras.ops.convert_to_numpy(keras.ops.max(call()))
-        each()
+            keras.ops.convert_to_numpy(keras.ops.max(call(given)))
+
+    def _step_nothing(self, number: int) -> Tensor:
+        """A step of some rows, chosen from as any other."""
+        tokens = np.zeros(number, "int32")
+        return self._greedy(self._rows.step(np.arange(number), tokens, tokens + 1))
 
     def _read_nothing(self, number: int, length: int) -> None:
         """A piece of zeros, chosen from as any other."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli import session
-from dl_techniques.cli.options import add_preset_option, positive_int
+from dl_techniques.cli.options import add_preset_option, add_server_option, positive_int
 from dl_techniques.cli.output import check_writable, write_atomically
 from dl_techniques.cli.progress import Progress
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dl_techniques.evaluation import QuestionSet, SetResult
+    from dl_techniques.evaluation.answerer import Answerer
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -27,6 +28,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Exact match on sets of questions, beside three baselines.",
     )
     add_preset_option(parser)
+    add_server_option(parser)
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a set, or a folder of sets"
     )
@@ -58,14 +60,25 @@ def make_answerer(model: keras.Model, max_new_tokens: int) -> Any:
     return answer
 
 
+def answerer_of(options: argparse.Namespace) -> Answerer:
+    """The preset's model, greedy, or a server."""
+    if options.server is not None:
+        from dl_techniques.hosts.server import ServerAnswerer
+
+        return ServerAnswerer(options.server, options.max_new_tokens)
+    from dl_techniques.evaluation.answerer import KerasAnswerer
+
+    model = session.load_model(options.preset)
+    model.compile(sampler="greedy")
+    return KerasAnswerer(model, options.max_new_tokens)
+
+
 def measure(
-    model: keras.Model, sets: list[QuestionSet], options: argparse.Namespace
+    answerer: Answerer, sets: list[QuestionSet], options: argparse.Namespace
 ) -> list[SetResult]:
     """Evaluates every set, with a progress bar over all questions."""
     from dl_techniques.evaluation import evaluate_set
-    from dl_techniques.evaluation.answerer import KerasAnswerer
 
-    answerer = KerasAnswerer(model, options.max_new_tokens)
     total = sum(2 * len(questions.records) for questions in sets)
     with Progress("questions", total) as bar:
         return [
@@ -82,10 +95,8 @@ def run(options: argparse.Namespace) -> int:
         check_writable(options.output)
     sets = load_sets(options.data, options.limit)
     start = time.perf_counter()
-    model = session.load_model(options.preset)
-    model.compile(sampler="greedy")
-    results = measure(model, sets, options)
-    report = as_report(options.preset, results, time.perf_counter() - start)
+    results = measure(answerer_of(options), sets, options)
+    report = as_report(options.server or options.preset, results, time.perf_counter() - start)
     if options.output is not None:
         write_atomically(options.output, to_json(report))
     print(to_json(report) if options.json else to_table(report, results), flush=True)

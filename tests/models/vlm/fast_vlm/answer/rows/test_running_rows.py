@@ -8,7 +8,11 @@ import pytest
 
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.phases import Phases
-from dl_techniques.models.vlm.fast_vlm.answer.rows.running_rows import RunningRows, can_join, rounded
+from dl_techniques.models.vlm.fast_vlm.answer.rows.running_rows import (
+    RunningRows,
+    can_join,
+    rounded,
+)
 from tests.helpers import numbers
 from tests.models.vlm.fast_vlm.small_model import WIDTH, make_backbone
 
