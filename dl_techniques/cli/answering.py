@@ -51,6 +51,7 @@ def answer_all(tasks: list[tuple[str, str]], options: argparse.Namespace) -> int
     wanted = writing_of(options) | {
         "max_new_tokens": options.max_new_tokens,
         "return_logprobs": options.logprobs,
+        "return_certainty": options.json,
     }
     tally = session.Tally("picture")
     for (path, question), picture in zip(tasks, pictures, strict=True):
@@ -67,6 +68,7 @@ def answer_all(tasks: list[tuple[str, str]], options: argparse.Namespace) -> int
                 "image": printable(path),
                 "question": question,
                 "text": stream.text,
+                "certainty": stream.certainty,
             }
             if options.logprobs is not None:
                 record["logprobs"] = logprob_records(model, stream)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dl_techniques.evaluation.runner import SetResult
 
-COLUMNS = ("set", "n", "exact match", "95 %", "majority", "question only", "shuffled", "s")
+COLUMNS = ("set", "n", "exact match", "95 %", "majority", "question only", "shuffled", "ECE", "s")
 
 
 def machine() -> dict[str, Any]:
@@ -80,6 +80,7 @@ def row(result: SetResult) -> tuple[str, ...]:
         percent(result.majority),
         percent(result.question_only),
         percent(result.shuffled),
+        percent(result.calibration_error),
         f"{result.seconds:.1f}",
     )
 

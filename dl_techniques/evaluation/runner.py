@@ -16,6 +16,8 @@ import numpy as np
 
 from dl_techniques.data.images import load_image
 from dl_techniques.evaluation.answerer import Answerer as Answerer
+from dl_techniques.evaluation.answerer import CertainAnswerer
+from dl_techniques.evaluation.calibration import calibration_error, ranking_rate
 from dl_techniques.evaluation.metrics import exact_match, majority_answer, wilson_interval
 from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
 
@@ -37,7 +39,10 @@ class SetResult:
         question_only: rate of the recorded answers of a model without pictures.
         shuffled: rate of the same model with every picture exchanged for another.
         seconds: time that the model's own answers took.
+        calibration_error: ECE of the answers' certainties, where the answerer has some.
+        ranking: AUROC of the certainties, of right answers against wrong ones.
         answers: the model's answers, in the order of the records.
+        certainties: how probable the model takes it that they are right.
     """
 
     name: str
@@ -49,10 +54,14 @@ class SetResult:
     shuffled: float | None
     seconds: float
     answers: list[str] = field(default_factory=list, repr=False)
+    calibration_error: float | None = None
+    ranking: float | None = None
+    certainties: list[float] = field(default_factory=list, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The figures, without the single answers."""
-        return {key: value for key, value in vars(self).items() if key != "answers"}
+        single = ("answers", "certainties")
+        return {key: value for key, value in vars(self).items() if key not in single}
 
 
 def exchange_pictures(pictures: Sequence[Path], seed: int = SHUFFLE_SEED) -> list[Path] | None:
@@ -89,18 +98,33 @@ def answer_questions(
         batch_size: questions per call.
         on_batch: called after each batch with its size.
     """
-    answers: list[str] = []
+    pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=False)
+    return [answer for answer, _ in pairs]
+
+
+def _pairs(
+    answerer: Answerer | AnswerFunction,
+    records: Sequence[QuestionRecord],
+    pictures: Sequence[Path],
+    batch_size: int,
+    on_batch: Callable[[int], None] | None,
+    certain: bool,
+) -> list[tuple[str, float | None]]:
+    """Answers and, where it is wanted and there is one, the certainty of each."""
+    pairs: list[tuple[str, float | None]] = []
     for start in range(0, len(records), batch_size):
         chunk = records[start : start + batch_size]
         images = [load_image(path) for path in pictures[start : start + batch_size]]
         asked = [record.question for record in chunk]
-        if isinstance(answerer, Answerer):
-            answers += answerer.answer(asked, [[image] for image in images])
+        if certain and isinstance(answerer, CertainAnswerer):
+            pairs += answerer.answer_with_certainty(asked, [[image] for image in images])
+        elif isinstance(answerer, Answerer):
+            pairs += [(a, None) for a in answerer.answer(asked, [[image] for image in images])]
         else:
-            answers += answerer(asked, images)
+            pairs += [(a, None) for a in answerer(asked, images)]
         if on_batch is not None:
             on_batch(len(chunk))
-    return answers
+    return pairs
 
 
 def evaluate_set(
@@ -124,9 +148,12 @@ def evaluate_set(
     targets = [record.answer for record in records]
     pictures = [record.image for record in records]
     start = time.perf_counter()
-    answers = answer_questions(answerer, records, pictures, batch_size, on_batch)
+    pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=True)
     seconds = time.perf_counter() - start
-    hits = exact_match(answers, targets)
+    answers = [answer for answer, _ in pairs]
+    certainties = [certainty for _, certainty in pairs if certainty is not None]
+    right = [exact_match([a], [t]) == 1 for a, t in zip(answers, targets, strict=True)]
+    hits = sum(right)
     exchanged = exchange_pictures(pictures)
     shuffled = None
     if exchanged is not None:
@@ -142,6 +169,9 @@ def evaluate_set(
         shuffled=shuffled,
         seconds=seconds,
         answers=answers,
+        calibration_error=calibration_error(certainties, right) if certainties else None,
+        ranking=ranking_rate(certainties, right) if certainties else None,
+        certainties=certainties,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,6 +127,8 @@ def test_log_probabilities_come_with_json(
         best, second = token["top"]
         assert token["logprob"] == best["logprob"] >= second["logprob"]
         assert token["token"] == best["token"]
+    product = math.exp(sum(token["logprob"] for token in record["logprobs"]))
+    assert record["certainty"] == pytest.approx(product)
     assert main.main(list(arguments)) == 2
     assert "--json" in capsys.readouterr().err
 
@@ -166,6 +169,7 @@ def test_chat_keeps_its_turns(
     out, _ = fastvlm(capsys, "chat", picture, "--preset", tiny_preset, "--json", *SHORT)
     turns = [json.loads(line) for line in out.splitlines()]
     assert [turn["question"] for turn in turns] == ["What is this?"] * 3
+    assert all(0 < turn["certainty"] <= 1 for turn in turns)
     assert turns[2]["text"] == turns[0]["text"]  # /clear forgot both turns
     assert remembered == [0, 2, 0]  # messages before each question
 

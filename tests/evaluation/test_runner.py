@@ -51,6 +51,29 @@ def test_a_blind_model_equals_its_baselines(questions: QuestionSet) -> None:
     assert result.exact_match == result.majority == result.shuffled == pytest.approx(3 / 7)
 
 
+def test_certainties_are_measured_where_there_are_some(questions: QuestionSet) -> None:
+    """An answerer that is right about red, and sure of it."""
+
+    class Certain:
+        def stream(self, question: str, pictures: list, max_new_tokens: int | None = None) -> None:
+            raise AssertionError("a set is answered in batches")
+
+        def answer(self, questions: list, pictures: list, longest: int | None = None) -> list[str]:
+            return ["red"] * len(questions)
+
+        def answer_with_certainty(
+            self, questions: list, pictures: list, longest: int | None = None
+        ) -> list[tuple[str, float]]:
+            return [("red", 0.8 if image[0, 0, 0] == 255 else 0.1) for (image,) in pictures]
+
+    result = evaluate_set(Certain(), questions, batch_size=3)
+    assert result.certainties == [0.8] * 2 + [0.1] * 4 + [0.8]
+    assert result.calibration_error == pytest.approx(3 / 7 * 0.2 + 4 / 7 * 0.1)
+    assert result.ranking == 1.0
+    plain = evaluate_set(blind, questions)
+    assert plain.calibration_error is None and plain.certainties == []
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_batches_cover_every_question_once(questions: QuestionSet, batch_size: int) -> None:
     sizes: list[int] = []

@@ -55,7 +55,12 @@ class Conversation:
         from dl_techniques import Chat
 
         self.options = options
-        self.chat = Chat(model, max_new_tokens=options.max_new_tokens, **writing_of(options))
+        self.chat = Chat(
+            model,
+            max_new_tokens=options.max_new_tokens,
+            return_certainty=options.json,
+            **writing_of(options),
+        )
         self.waiting: list[Any] = []
         self.tally = session.Tally("answer")
 
@@ -86,6 +91,7 @@ class Conversation:
             turn = {
                 "question": line,
                 "text": stream.text,
+                "certainty": stream.certainty,
                 "tokens": timing.tokens,
                 "first_token_seconds": timing.first_token_seconds,
                 "tokens_per_second": timing.tokens_per_second,

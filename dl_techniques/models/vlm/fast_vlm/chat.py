@@ -17,6 +17,7 @@ from keras_hub.samplers import Sampler
 
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts, bucket, prompt_bucket
+from dl_techniques.models.vlm.fast_vlm.answer.answers import Form
 from dl_techniques.models.vlm.fast_vlm.answer.choice import Asked
 from dl_techniques.models.vlm.fast_vlm.answer.generation import beams_cannot_stream
 from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState
@@ -39,6 +40,7 @@ class Chat:
         max_new_tokens: Most tokens of an answer; None for what the context leaves.
         sampler: Name or KerasHub sampler; None for the model's. Not beam search.
         seed: Seed of random samplers; None for the sampler's own.
+        return_certainty: Whether the answers' streams tell how probably they are right.
         **options: What every answer is to obey, as `generate` has it: `stop`,
             `repetition_penalty`, `min_new_tokens`, ...
 
@@ -63,6 +65,7 @@ class Chat:
         max_new_tokens: int | None = None,
         sampler: str | Sampler | None = None,
         seed: int | None = None,
+        return_certainty: bool = False,
         **options: Unpack[RowOptions],
     ) -> None:
         if model.preprocessor is None:
@@ -71,7 +74,9 @@ class Chat:
         self._preprocessor = model.preprocessor
         self._system = model.preprocessor.system_prompt if system_prompt is None else system_prompt
         self._max_new_tokens = max_new_tokens
-        self._choice = Asked(sampler, seed, None, dict(options)).choice(1, model.sampler)
+        self._return_certainty = return_certainty
+        wanted = {**options, **Form(certainty=return_certainty).options}
+        self._choice = Asked(sampler, seed, None, wanted).choice(1, model.sampler)
         if self._choice.beams:
             raise beams_cannot_stream()
         self._stop_ids = model.stop_ids("auto")
@@ -124,8 +129,12 @@ class Chat:
             self._remember(ids, stream)
             self._finish(asked, new, stream)
 
-        self._turn = TextStream(start, self.model.answer_text(self._choice.rows[0]), end)
-        return self._turn
+        turn = TextStream(start, self.model.answer_text(self._choice.rows[0]), end)
+        if self._return_certainty:
+            seen = [*self.images, *new]
+            turn.certainty_by(lambda: self._certainty(question, turn, seen))
+        self._turn = turn
+        return turn
 
     def __iter__(self) -> Iterator[Message]:
         """The messages so far."""
@@ -154,6 +163,10 @@ class Chat:
                 f"context of {context}; start a new chat"
             )
         return min(context - length, self._max_new_tokens or context)
+
+    def _certainty(self, question: str, turn: TextStream, images: list[Any]) -> float:
+        pictures = self._preprocessor.image_converter(images)
+        return self.model.certainty_of_answer(question, turn.text, turn.logprobs, pictures)
 
     def _encode(self, pictures: Sequence[np.ndarray]) -> list[Tensor]:
         """Features of the new pictures, each float[1, T, D]."""

@@ -15,7 +15,7 @@ from keras_hub.samplers import BeamSampler, Sampler
 
 from dl_techniques.errors import PromptError, SamplingError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import bucket
-from dl_techniques.models.vlm.fast_vlm.answer.answers import Answer, finish_reason, logprob_arrays
+from dl_techniques.models.vlm.fast_vlm.answer.answers import Form, answers_of, arrays_of
 from dl_techniques.models.vlm.fast_vlm.answer.beam import beam_search
 from dl_techniques.models.vlm.fast_vlm.answer.choice import Asked, Seed
 from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState
@@ -27,9 +27,14 @@ from dl_techniques.models.vlm.fast_vlm.answer.requests import (
     is_single,
     limits_of,
     pad_rows,
+    questions_of,
     stop_ids_of,
 )
 from dl_techniques.models.vlm.fast_vlm.answer.rows.answer_text import AnswerText
+from dl_techniques.models.vlm.fast_vlm.answer.rows.certainty import (
+    KnowsItsCertainty,
+    certainty_of,
+)
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_choice import TokenLogprob
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowOptions, RowSettings
 from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream, TokenLoop
@@ -53,6 +58,7 @@ class GenerationMixin(PhasesMixin):
         seed: Seed = None,
         settings: Settings = None,
         return_logprobs: int | None = None,
+        return_certainty: bool = False,
         **options: Unpack[RowOptions],
     ) -> Any:
         """Answers questions about pictures.
@@ -77,15 +83,17 @@ class GenerationMixin(PhasesMixin):
             settings: `RowSettings` instead of a sampler, or one per prompt, taken as they are.
             return_logprobs: Number of the likeliest tokens whose log-probabilities are returned
                 for every token of the answer, beside its own; 0 for its own alone.
+            return_certainty: Also return the probability that the answer is right
+                (`rows.certainty`).
             **options: What every answer of the call is to obey, as `RowSettings` has it:
                 `temperature`, `top_k`, `top_p`, `stop`, `min_new_tokens`, `repetition_penalty`,
                 `no_repeat_ngram_size`, `presence_penalty`, `frequency_penalty`.
 
         Returns:
-            A str for a single prompt, else a list of str; of `Answer` where `return_logprobs` is
-            given. Without a preprocessor: a dict of `token_ids` int32[B, L] and `padding_mask`
-            bool[B, L], padded on the right; also `logprobs` float32[B, L], `top_tokens`
-            int32[B, L, k] and `top_logprobs` float32[B, L, k].
+            A str for a single prompt, else a list of str; of `Answer` where one of the `return_`
+            arguments is given. Without a preprocessor: a dict of `token_ids` int32[B, L] and
+            `padding_mask` bool[B, L], padded on the right; also `logprobs` float32[B, L],
+            `top_tokens` int32[B, L, k], `top_logprobs` float32[B, L, k] and `certainty` float32[B].
 
         Raises:
             PromptError: a prompt that is too long, empty, or with a wrong number of pictures.
@@ -93,11 +101,12 @@ class GenerationMixin(PhasesMixin):
             SamplingError: a sampler, a number of it, a seed or a setting that means nothing.
             NonFiniteError: the model computes NaN or infinities; says where they begin.
         """
-        asked = _asked(sampler, seed, settings, options, return_logprobs)
+        form = Form(strip_prompt, return_logprobs, return_certainty)
+        asked = Asked(sampler, seed, settings, {**options, **form.options})
         results: list[Any] = []
         for batch in batches_of(inputs):
             request = self._request(batch, max_length, stop_token_ids, max_new_tokens, asked)
-            results.append(self._answered(request, strip_prompt, return_logprobs))
+            results.append(self._answered(request, form))
         if self.preprocessor is None:
             return results[0]
         answers = [answer for batch in results for answer in batch]
@@ -114,6 +123,7 @@ class GenerationMixin(PhasesMixin):
         seed: Seed = None,
         settings: Settings = None,
         return_logprobs: int | None = None,
+        return_certainty: bool = False,
         **options: Unpack[RowOptions],
     ) -> TextStream:
         """Answers one prompt piece by piece.
@@ -125,7 +135,8 @@ class GenerationMixin(PhasesMixin):
 
         Returns:
             An iterator over pieces of text that joined are what `generate` returns. Its
-            `token_ids` are the tokens so far, its `logprobs` what is known about them.
+            `token_ids` are the tokens so far, its `logprobs` what is known about them; at the end
+            it has a `certainty`, if that was asked for.
 
         Raises:
             PromptError: more than one prompt, or a wrong one.
@@ -139,13 +150,21 @@ class GenerationMixin(PhasesMixin):
         """
         if self.preprocessor is None:
             raise ValueError("stream() needs a preprocessor to make text; use the phases instead")
-        asked = _asked(sampler, seed, settings, options, return_logprobs)
+        form = Form(True, return_logprobs, return_certainty)
+        asked = Asked(sampler, seed, settings, {**options, **form.options})
         request = self._request(inputs, max_length, stop_token_ids, max_new_tokens, asked)
         if len(request.limits) != 1:
             raise PromptError(f"stream() takes one prompt, got {len(request.limits)}")
         if request.choice.beams:
             raise beams_cannot_stream()
-        return TextStream(lambda: self._loop(request), self.answer_text(request.choice.rows[0]))
+        stream = TextStream(lambda: self._loop(request), self.answer_text(request.choice.rows[0]))
+        if return_certainty:
+            stream.certainty_by(
+                lambda: self.certainty_of_answer(
+                    request.questions[0], stream.text, stream.logprobs, request.pictures(0)
+                )
+            )
+        return stream
 
     def answer_text(self, settings: RowSettings) -> AnswerText:
         """What makes the text of an answer that is written as the settings say, piece by piece.
@@ -188,7 +207,8 @@ class GenerationMixin(PhasesMixin):
             for row in choice.rows
         ]
         limits = limits_of(prompts.lengths, longest, wanted)
-        return Request(inputs, prompts, limits, self.stop_ids(stop_token_ids), choice)
+        questions = [] if self.preprocessor is None else questions_of(batch)
+        return Request(inputs, prompts, limits, self.stop_ids(stop_token_ids), choice, questions)
 
     def _prefilled(self, request: Request) -> tuple[Tensor, DecodeState, Tensor]:
         """The first two phases: logits, state, and the pictures' features."""
@@ -204,28 +224,49 @@ class GenerationMixin(PhasesMixin):
             self.phases, logits, state, chooser, request.stop_ids, request.limits, features
         )
 
-    def _answered(self, request: Request, strip_prompt: bool, top: int | None) -> Any:
+    def _answered(self, request: Request, form: Form) -> Any:
         """A batch's answers in the form that is returned."""
         texts = [self.answer_text(row) if row.stop else None for row in request.choice.rows]
+        logprobs: list[list[TokenLogprob]] = []
         if isinstance(request.choice.sampler, BeamSampler):
-            rows, logprobs = self._beams(request, request.choice.sampler), None
+            rows = self._beams(request, request.choice.sampler)
         else:
             loop = self._loop(request)
             rows = loop.collect(texts)
-            logprobs = [loop.logprobs(i) for i in range(len(rows))] if top is not None else None
+            logprobs = [loop.logprobs(i) for i in range(len(rows))]
         if self.preprocessor is None:
-            return self._arrays(request, rows, strip_prompt, logprobs, top)
-        for text in texts:
-            if text is not None:
-                text.end()
-        written = self._texts(request, rows, texts, strip_prompt)
-        if logprobs is None:
+            return arrays_of(request, rows, logprobs, form, self.certainty_temperature)
+        written = self._texts(request, rows, texts, form.strip_prompt)
+        if not form.more_than_text:
             return written
-        stopped = [None if text is None else text.stopped for text in texts]
-        return [
-            Answer(text, row, finish_reason(row, request.stop_ids, stop), known)
-            for text, row, stop, known in zip(written, rows, stopped, logprobs, strict=True)
-        ]
+        certainties: list[float | None] = [None] * len(rows)
+        if form.certainty:
+            certainties = [
+                self.certainty_of_answer(request.questions[i], text, known, request.pictures(i))
+                for i, (text, known) in enumerate(zip(written, logprobs, strict=True))
+            ]
+        return answers_of(request, rows, written, texts, logprobs, certainties)
+
+    def certainty_of_answer(
+        self,
+        question: str,
+        answer: str,
+        logprobs: Sequence[TokenLogprob],
+        pictures: np.ndarray,
+    ) -> float:
+        """How probable it is that an answer is right: asks the encoder first, if it can tell.
+
+        Args:
+            question: the last message of the user.
+            answer: the model's text.
+            logprobs: one a token of the answer.
+            pictures: float[N, S, S, 3], as the encoder takes them.
+        """
+        encoder = self.backbone.vision_encoder
+        told = None
+        if isinstance(encoder, KnowsItsCertainty):
+            told = encoder.answer_certainty(question, answer, pictures)
+        return certainty_of(logprobs, self.certainty_temperature) if told is None else float(told)
 
     def _beams(self, request: Request, sampler: BeamSampler) -> list[list[int]]:
         logits, state, features = self._prefilled(request)
@@ -241,37 +282,19 @@ class GenerationMixin(PhasesMixin):
         strip_prompt: bool,
     ) -> list[str]:
         """Texts of the answers' tokens; those that a stop text may have cut are there already."""
-        length = np.shape(request.inputs["token_ids"])[1]
+        to_text = self.preprocessor.generate_postprocess
         rows = answers if strip_prompt else request.with_prompts(answers)
-        plain = self.preprocessor.generate_postprocess(pad_rows(rows, length))
+        plain = list(to_text(pad_rows(rows, request.length)))
         if all(text is None for text in texts):
-            return list(plain)
-        prompts = [""] * len(rows)
+            return plain
+        fronts = [""] * len(rows)
         if not strip_prompt:
             none: list[list[int]] = [[] for _ in rows]
-            fronts = pad_rows(request.with_prompts(none), length)
-            prompts = self.preprocessor.generate_postprocess(fronts)
+            fronts = to_text(pad_rows(request.with_prompts(none), request.length))
         return [
-            whole if text is None else prompt + text.text
-            for whole, prompt, text in zip(plain, prompts, texts, strict=True)
+            whole if text is None else front + text.ended()
+            for whole, front, text in zip(plain, fronts, texts, strict=True)
         ]
-
-    @staticmethod
-    def _arrays(
-        request: Request,
-        answers: list[list[int]],
-        strip_prompt: bool,
-        logprobs: list[list[TokenLogprob]] | None,
-        top: int | None,
-    ) -> dict[str, np.ndarray]:
-        """Padded arrays, where there is no preprocessor to make texts."""
-        length = np.shape(request.inputs["token_ids"])[1]
-        rows = answers if strip_prompt else request.with_prompts(answers)
-        arrays = pad_rows(rows, length)
-        if logprobs is None:
-            return arrays
-        starts = [len(row) - len(answer) for row, answer in zip(rows, answers, strict=True)]
-        return {**arrays, **logprob_arrays(logprobs, starts, length, top or 0)}
 
     def _detokenize(self, ids: Sequence[int]) -> str:
         text: str = self.preprocessor.tokenizer.detokenize(list(ids), skip_special_tokens=True)
@@ -281,15 +304,3 @@ class GenerationMixin(PhasesMixin):
 def beams_cannot_stream() -> SamplingError:
     """The error of whoever wants an answer before its end."""
     return SamplingError("beam search has no answer before its end: use generate()")
-
-
-def _asked(
-    sampler: str | Sampler | None,
-    seed: Seed,
-    settings: Settings,
-    options: RowOptions,
-    return_logprobs: int | None,
-) -> Asked:
-    """The keywords of a call that say how to choose."""
-    more = {} if return_logprobs is None else {"logprobs": return_logprobs}
-    return Asked(sampler, seed, settings, {**options, **more})

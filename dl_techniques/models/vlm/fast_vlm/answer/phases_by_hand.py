@@ -23,6 +23,7 @@ class PhasesMixin:
     sampler: Sampler
     run_eagerly: bool
     max_new_tokens: int | None
+    certainty_temperature: float
 
     @property
     def phases(self) -> Phases:

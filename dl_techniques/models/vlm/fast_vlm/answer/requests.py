@@ -13,7 +13,7 @@ import numpy as np
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts
 from dl_techniques.models.vlm.fast_vlm.answer.choice import Choice
-from dl_techniques.models.vlm.fast_vlm.prompt.records import Record
+from dl_techniques.models.vlm.fast_vlm.prompt.records import Record, to_records
 from dl_techniques.typing import Tensor
 
 StopIds = Literal["auto"] | Sequence[int] | None
@@ -29,6 +29,7 @@ class Request:
         limits: int[B]. Most new tokens of every row.
         stop_ids: Tokens that end an answer.
         choice: How its tokens are chosen.
+        questions: The last message of every prompt, where the prompts are texts.
     """
 
     inputs: Mapping[str, Any]
@@ -36,6 +37,16 @@ class Request:
     limits: np.ndarray
     stop_ids: Collection[int]
     choice: Choice
+    questions: Sequence[str] = ()
+
+    @property
+    def length(self) -> int:
+        """Places of a row, L."""
+        return int(np.shape(self.inputs["token_ids"])[1])
+
+    def pictures(self, row: int) -> np.ndarray:
+        """The pictures of a row: float[N, S, S, 3]."""
+        return self._array("images")[row][self.prompts.used[row]]
 
     def contents(self) -> list[list[np.ndarray]]:
         """Of every row its own tokens and pictures, without padding."""
@@ -53,6 +64,11 @@ class Request:
 
     def _array(self, key: str) -> np.ndarray:
         return np.asarray(keras.ops.convert_to_numpy(self.inputs[key]))
+
+
+def questions_of(batch: Any) -> list[str]:
+    """The last message of every prompt."""
+    return [str(record.messages[-1]["content"]) for record in to_records(batch)]
 
 
 def limits_of(

@@ -151,6 +151,7 @@ class TextStream(Iterator[str]):
         self._loop: TokenLoop | None = None
         self._answer = answer
         self._on_end = on_end
+        self._certainty: Callable[[], float] | None = None
 
     @property
     def text(self) -> str:
@@ -171,6 +172,15 @@ class TextStream(Iterator[str]):
     def logprobs(self) -> list[TokenLogprob]:
         """One a token, where the answer's settings ask for them."""
         return self._loop.logprobs(0) if self._loop is not None else []
+
+    @property
+    def certainty(self) -> float | None:
+        """The probability that the answer so far is right; None where it was not asked for."""
+        return self._certainty() if self._certainty is not None and self.token_ids else None
+
+    def certainty_by(self, compute: Callable[[], float]) -> None:
+        """Has the certainty computed, when it is looked at."""
+        self._certainty = compute
 
     @property
     def loop(self) -> TokenLoop:

@@ -107,6 +107,11 @@ class AnswerText:
         self.text += rest
         return piece + rest
 
+    def ended(self) -> str:
+        """The whole text, now that no more tokens come."""
+        self.end()
+        return self.text
+
     def _pass_on(self, piece: str) -> str:
         self._waiting = []
         if len(self.token_ids) > self._min_new_tokens:
