@@ -16,7 +16,7 @@ from dl_techniques.errors import MissingExtraError, ServingError, install_hint
 TOKEN = "FASTVLM_TOKEN"
 HOST, PORT = "127.0.0.1", 5000
 LOG_FOLDER = "~/ml-fastvlm-logs"
-NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "websockets")
 
 
 def port(text: str) -> int:

@@ -8,10 +8,12 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from dl_techniques.errors import shorten
@@ -19,11 +21,13 @@ from dl_techniques.serving.engine import Engine
 from dl_techniques.serving.http.bodies import ChatRequest
 from dl_techniques.serving.http.completions import Asked, Asker, chunks, completion
 from dl_techniques.serving.http.counters import Counters
+from dl_techniques.serving.http.frames import FrameService
 from dl_techniques.serving.http.guards import Gate, Guard, Scope
 from dl_techniques.serving.http.media import MediaLimits
 from dl_techniques.serving.http.refusals import STATUSES, Refusal, documented, install_handlers
 from dl_techniques.version import __version__
 
+PAGE = Path(__file__).with_name("page.html")
 LOG = logging.getLogger("dl_techniques.serving")
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -85,6 +89,8 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Any:
         response_model=None,
     )
     app.add_api_route("/metrics", service.metrics, responses=errors, response_model=None)
+    app.add_api_websocket_route("/ws", service.frames.serve)
+    app.add_api_route("/", service.page, include_in_schema=False, response_model=None)
     _correct_document(app)
     inner: Any = app
     if options.guard.origins:
@@ -96,6 +102,20 @@ def create_app(engine: Engine, options: ServiceOptions | None = None) -> Any:
             expose_headers=["x-request-id"],
         )
     return Gate(inner, options.guard, service.finished)
+
+
+def page_headers(nonce: str) -> dict[str, str]:
+    """What the page may do: nothing but its own script, its camera and this server."""
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+            "img-src 'self' data: blob:; media-src 'self' blob:; connect-src 'self' ws: wss:; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+        "Permissions-Policy": "camera=(self), microphone=()",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
 
 
 def _correct_document(app: FastAPI) -> None:
@@ -117,6 +137,7 @@ class _Service:
         self.started = int(time.time())
         self.counters = Counters(engine)
         self.asker = Asker(engine, options.name, options.media, options.seconds)
+        self.frames = FrameService(self.asker, self.counters, options.guard)
 
     async def complete(self, request: Request, body: ChatRequest) -> Response:
         """Answers a conversation, at once or piece by piece."""
@@ -151,6 +172,12 @@ class _Service:
             state = "starting or stopping" if self.engine.alive else "without its engine"
             raise Refusal(503, "not_ready", f"the service is {state}")
         return {"status": "ok"}
+
+    async def page(self) -> Response:
+        """The page that looks through a camera."""
+        nonce = token_urlsafe(16)
+        text = PAGE.read_text(encoding="utf-8").replace("NONCE", nonce)
+        return HTMLResponse(text, headers=page_headers(nonce))
 
     async def metrics(self) -> Response:
         """Numbers for Prometheus."""

@@ -14,6 +14,7 @@ from dl_techniques.errors import DLTechniquesError, PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.rows.answer_text import INCOMPLETE
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_choice import TokenLogprob
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowSettings
+from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import IMAGE
 from dl_techniques.serving.engine import Engine
 from dl_techniques.serving.http.bodies import (
     ChatRequest,
@@ -21,7 +22,7 @@ from dl_techniques.serving.http.bodies import (
     refuse_unsupported,
     settings_of_request,
 )
-from dl_techniques.serving.http.media import MediaLimits, read_picture
+from dl_techniques.serving.http.media import MediaLimits, decode_picture, read_picture
 from dl_techniques.serving.http.refusals import Refusal, refusal_of
 from dl_techniques.serving.questions import Question, make_question
 from dl_techniques.serving.replies import Piece, Reply
@@ -96,7 +97,7 @@ class Asker:
     def __init__(self, engine: Engine, name: str, limits: MediaLimits, seconds: float) -> None:
         self.engine = engine
         self.name = name
-        self._limits = limits
+        self.limits = limits
         self._seconds = seconds
         self._pool = ThreadPoolExecutor(2, "prepare")
 
@@ -124,22 +125,50 @@ class Asker:
         try:
             for i, question in enumerate(questions):
                 listener = _listener(loop, events, i)
-                asked.replies.append(self.engine.submit(question, listener, self._seconds))
+                asked.replies.append(self.submit(question, listener))
         except DLTechniquesError:
             asked.cancel()
             raise
         return asked
 
-    def close(self) -> None:
-        """Ends the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def submit(self, question: Question, listener: Callable[[Piece], None]) -> Reply:
+        """Queues a question of `prepare_frame`.
+
+        Raises:
+            QueueFullError: too many wait.
+            StoppedError: the engine is starting or stopping.
+        """
+        return self.engine.submit(question, listener, self._seconds)
+
+    async def prepare_frame(self, data: bytes, prompt: str, settings: RowSettings) -> Question:
+        """A question about one picture.
+
+        Args:
+            data: of the picture's file.
+            prompt: text.
+            settings: how to answer.
+
+        Raises:
+            Refusal: the picture cannot be used.
+            PromptError: the prompt cannot.
+        """
+
+        def prepare() -> Question:
+            picture = decode_picture(data, "frame", self.limits)
+            marked = f"<{uuid4().hex}>"
+            text = f"{IMAGE}\n{prompt.replace(IMAGE, marked)}"
+            messages = [{"role": "user", "content": text}]
+            context = self.engine.context
+            return make_question(self.engine.model, messages, [picture], settings, context, marked)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, prepare)
 
     def _prepare(self, request: ChatRequest, note: dict[str, Any]) -> list[Question]:
         """In a thread of the pool: everything that takes time before the model."""
         refuse_unsupported(request)
         settings = settings_of_request(request)
         conversation = conversation_of(request.messages)
-        read = [read_picture(url, place, self._limits) for url, place in conversation.urls]
+        read = [read_picture(url, place, self.limits) for url, place in conversation.urls]
         note["pictures"] = len(read)
         note["picture_bytes"] = sum(size for _, size in read)
         note["sizes"] = ",".join(f"{p.shape[1]}x{p.shape[0]}" for p, _ in read) or "-"

@@ -48,6 +48,10 @@ class Counters:
         self.pictures = counter("pictures", "pictures of questions")
         self.ended = counter("request_success", "answers that ended", ("finished_reason",))
         self.refused = counter("requests_refused", "requests answered by an error", ("status",))
+        self.frames = counter("frames", "frames of cameras", ("result",))
+        clients = named(Gauge, "websocket_clients", "clients that send frames")
+        assert isinstance(clients, Gauge)
+        self.clients = clients
         self.first = histogram("time_to_first_token_seconds", "from question to first token")
         self.between = histogram("inter_token_latency_seconds", "mean time between two tokens")
         self.whole = histogram("e2e_request_latency_seconds", "from question to end")

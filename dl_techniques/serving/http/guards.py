@@ -50,10 +50,18 @@ class Patient(H11Protocol):
         self._await_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_clocks()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        super().handle_websocket_upgrade(event)
+        self._stop_clocks()  # from here on another protocol has the connection
+
+    def _stop_clocks(self) -> None:
         for timer in (self._header_timer, self._reader_timer):
             if timer is not None:
                 timer.cancel()
-        super().connection_lost(exc)
+        self._header_timer = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -66,6 +74,8 @@ class Patient(H11Protocol):
 
     def _await_header(self) -> None:
         """Starts the clock where no request runs, unless it runs already."""
+        if self.transport.get_protocol() is not self:
+            return
         busy = self.cycle is not None and not self.cycle.response_complete
         if busy and self._header_timer is not None:
             self._header_timer.cancel()
@@ -110,10 +120,18 @@ class Guard:
         if origin is not None and not self._known(origin, headers.get("host", "")):
             message = f"pages of {shorten(origin)} may not ask here; allow them by --allow-origin"
             raise Refusal(403, "origin_not_allowed", message)
+        if scope["type"] == "websocket":
+            return  # its token comes with its first message: a page cannot send headers
         if scope["path"] not in OPEN_PATHS and scope["method"] != "OPTIONS":
             self._check_token(headers.get("authorization", ""))
         if scope["method"] == "POST":
             self._check_body(headers)
+
+    def knows(self, token: str) -> bool:
+        """Whether a token is the right one, or none is wanted."""
+        if self.token is None:
+            return True
+        return hmac.compare_digest(token.strip().encode(), self.token.encode())
 
     def _check_host(self, host: str) -> None:
         name = urlsplit(f"//{host}").hostname or ""
@@ -132,8 +150,7 @@ class Guard:
         if self.token is None:
             return
         kind, _, token = given.partition(" ")
-        same = hmac.compare_digest(token.strip().encode(), self.token.encode())
-        if kind.lower() != "bearer" or not same:
+        if kind.lower() != "bearer" or not self.knows(token):
             message = "the token is missing or wrong; send `Authorization: Bearer TOKEN`"
             raise Refusal(401, "invalid_api_key", message)
 
@@ -169,8 +186,8 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            await self._open(scope, receive, send)
             return
         name = uuid4().hex[:16]
         scope.setdefault("state", {}).update(request_id=name, note={})
@@ -195,6 +212,15 @@ class Gate:
                 await self.app(scope, _replayed(body, receive), named)
         finally:
             self.finished(scope, status, time.perf_counter() - start)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets a WebSocket in, or refuses it before it is one: 403."""
+        try:
+            self.guard.check(scope)
+        except Refusal:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self.app(scope, receive, send)
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body; None if the client went away meanwhile."""

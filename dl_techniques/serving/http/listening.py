@@ -15,6 +15,7 @@ import uvicorn
 
 from dl_techniques.errors import ServingError
 from dl_techniques.serving.engine import Engine
+from dl_techniques.serving.http.frames import MOST_BYTES
 from dl_techniques.serving.http.guards import Patient
 
 LOG = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ def make_server(app: Any, engine: Engine, **more: Any) -> Server:
     config = uvicorn.Config(
         app,
         http=Patient,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MOST_BYTES,
+        ws_per_message_deflate=False,
+        ws_max_queue=2,
         lifespan="off",
         log_config=None,
         access_log=False,

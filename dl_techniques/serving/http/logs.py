@@ -57,6 +57,8 @@ def set_up_logs(folder: str | Path, name: str = "server.log") -> Path:
     console.setFormatter(Marked(FORMAT))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
+    # At INFO it writes the addresses of WebSockets with their queries.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     for handler in (file, console):
         root.addHandler(handler)
     return path

@@ -57,12 +57,26 @@ def read_picture(url: str, place: str, limits: MediaLimits) -> tuple[np.ndarray,
         Refusal: 400, naming the place.
     """
     data = _bytes_of(url, place, limits)
+    return decode_picture(data, place, limits), len(data)
+
+
+def decode_picture(data: bytes, place: str, limits: MediaLimits) -> np.ndarray:
+    """A picture uint8[H, W, 3] of the bytes of a file; its type is read from them.
+
+    Args:
+        data: of the file.
+        place: for errors.
+        limits: what is allowed.
+
+    Raises:
+        Refusal: 400, naming the place.
+    """
     if not data.startswith(BEGINNINGS) and not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         what = f"starts with {data[:12]!r}" if data else "is empty"
         message = f"{place}: the picture {what}; send JPEG, PNG, WebP, GIF or BMP"
         raise Refusal(400, "invalid_image", message, place)
     try:
-        return load_image(data, max_pixels=limits.max_pixels), len(data)
+        return load_image(data, max_pixels=limits.max_pixels)
     except ImageError as error:
         if "max_pixels=" in str(error):
             most = f"at most {limits.max_pixels} pixels"
