@@ -82,8 +82,13 @@ class Conversation:
 
     def ask(self, line: str) -> None:
         """Answers one question and prints the answer."""
-        asked = session.as_taught(line, self.options.preset)
+        asked, forgotten = session.as_taught(line, self.options.preset), self.chat.forgotten
         stream = self.chat.ask(asked, images=self.waiting or None)
+        if self.chat.forgotten > forgotten:
+            note(
+                f"the chat no longer fits the model's {self.chat.model.context_length} tokens: its "
+                f"{self.chat.forgotten - forgotten} oldest turns left"
+            )
         timing = session.show(stream, visible=not self.options.json)
         self.waiting = []
         self.tally.add(timing)
@@ -92,6 +97,7 @@ class Conversation:
                 "question": line,
                 "text": stream.text,
                 "certainty": stream.certainty,
+                "forgotten_turns": self.chat.forgotten,
                 "tokens": timing.tokens,
                 "first_token_seconds": timing.first_token_seconds,
                 "tokens_per_second": timing.tokens_per_second,
