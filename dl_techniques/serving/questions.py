@@ -13,7 +13,8 @@ import numpy as np
 from dl_techniques.data.images import ImageSource
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowSettings
-from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import Message, Segment
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import Message
+from dl_techniques.models.vlm.fast_vlm.prompt.content import read_messages
 
 SECRET = os.urandom(16)
 """Key of the digests: nobody outside can look for two pictures with the same one."""
@@ -54,7 +55,6 @@ def make_question(
     pictures: Sequence[ImageSource] = (),
     settings: RowSettings | None = None,
     context: int | None = None,
-    marked: str | None = None,
 ) -> Question:
     """Checks a conversation and brings it into the form that the engine reads.
 
@@ -62,11 +62,11 @@ def make_question(
 
     Args:
         model: a `FastVLMCausalLM` with a preprocessor.
-        messages: `{"role", "content"}`; the last is the user's.
-        pictures: as many as `<image>` marks, or none of those.
+        messages: `{"role", "content"}`, a content being a text or parts (`prompt.content`); the
+            last message is the user's.
+        pictures: for `<image>` marks and for parts without a source.
         settings: how to answer; greedy where nothing is said.
         context: most tokens of prompt and answer; None for the model's.
-        marked: a text that stands for the characters `<image>` in texts that mean no picture.
 
     Raises:
         PromptError: the conversation has no valid form, or leaves no room for an answer.
@@ -77,9 +77,8 @@ def make_question(
         >>> question = make_question(model, messages, ["cat.jpg"])  # doctest: +SKIP
     """
     preprocessor = model.preprocessor
-    segments = preprocessor.render(messages, len(pictures), preprocessor.system_prompt)
-    if marked is not None:
-        segments = [_unmarked(segment, marked) for segment in segments]
+    read, pictures = read_messages(messages, pictures)
+    segments = preprocessor.render(read, len(pictures), preprocessor.system_prompt)
     ids = preprocessor.encode_segments(segments)[0]
     settings = settings or RowSettings()
     limit = limit_of(model, len(ids), settings.max_new_tokens, context)
@@ -106,10 +105,6 @@ def limit_of(model: Any, length: int, wanted: int | None, context: int | None) -
         )
     wanted = model.max_new_tokens if wanted is None else wanted
     return min(longest - length, wanted or longest)
-
-
-def _unmarked(segment: Segment, marked: str) -> Segment:
-    return Segment(segment.text.replace(marked, "<image>"), segment.kind, segment.learn)
 
 
 def _rows_by_content(digests: Sequence[bytes], per_picture: int) -> np.ndarray:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dl_techniques.errors import SamplingError
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowSettings
-from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import IMAGE
 from dl_techniques.serving.http.refusals import Refusal
 
 DEFAULT_QUESTION = "describe the picture."
@@ -85,14 +83,12 @@ class Conversation:
     """A request in the form of the preprocessor.
 
     Attributes:
-        messages: role and content, with `<image>` where each picture stands.
+        messages: role and parts (`prompt.content`); the parts of pictures have no source.
         urls: of the pictures, each with its place in the body.
-        marked: what stands for the characters `<image>` where they mean no picture.
     """
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     urls: list[tuple[str, str]]
-    marked: str
 
 
 def refuse_unsupported(request: ChatRequest) -> None:
@@ -151,32 +147,32 @@ def settings_of_request(request: ChatRequest, most: int | None = None) -> list[R
 def conversation_of(messages: Sequence[Any]) -> Conversation:
     """Turns messages into an optional system message, then user and assistant in turns.
 
-    The pictures of a message with one text go in front of it, where the models were taught to
-    look for them; between several texts they stay where they stand.
+    Pictures stand where they stood. A picture without a text gets the default question.
 
     Raises:
         Refusal: a role or a content that means nothing here; names its place.
     """
-    marked, urls = f"<{uuid4().hex}>", []
-    system: list[str] = []
-    turns: list[dict[str, str]] = []
+    urls: list[tuple[str, str]] = []
+    system: list[dict[str, str]] = []
+    turns: list[dict[str, Any]] = []
     for i, message in enumerate(messages):
         role = _role(message, f"messages[{i}]")
-        parts = list(_parts(message.get("content"), role, f"messages[{i}].content", marked))
-        urls += [(text, place) for kind, text, place in parts if kind == "image"]
-        content = _joined(parts)
+        parts = list(_parts(message.get("content"), role, f"messages[{i}].content", urls))
         if role == "system":
-            system.append(content)
+            system += [*_newline(system), *parts]
         elif turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += f"\n{content}"
+            turns[-1]["content"] += [*_newline(turns[-1]["content"]), *parts]
         else:
-            turns.append({"role": role, "content": content})
+            turns.append({"role": role, "content": parts})
     if len(urls) > MOST_PICTURES:
         message = f"at most {MOST_PICTURES} pictures a request, got {len(urls)}"
         raise Refusal(400, "too_many_images", message, "messages")
+    for turn in turns:
+        if _shows(turn["content"]) and not _says(turn["content"]):
+            turn["content"].append(_text(DEFAULT_QUESTION))
     _refuse_empty(turns)
-    lead = [{"role": "system", "content": "\n".join(system)}] if any(system) else []
-    return Conversation([*lead, *turns], urls, marked)
+    lead = [{"role": "system", "content": system}] if _says(system) else []
+    return Conversation([*lead, *turns], urls)
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -200,32 +196,43 @@ def _role(message: dict[str, Any], place: str) -> Literal["system", "user", "ass
 
 
 def _parts(
-    content: Any, role: str, place: str, marked: str
-) -> Iterator[tuple[Literal["text", "image"], str, str]]:
-    """Kind, text or address, and place of every part of a content."""
+    content: Any, role: str, place: str, urls: list[tuple[str, str]]
+) -> Iterator[dict[str, str]]:
+    """The parts of a content; the addresses of its pictures are added to `urls`."""
     if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-        places = [place]
-    elif isinstance(content, list):
-        places = [f"{place}[{i}]" for i in range(len(content))]
-    else:
-        wanted = "a text or a list of parts"
-        raise Refusal(
-            400, "invalid_value", f"{place} must be {wanted}, got {content!r:.100}", place
-        )
-    for part, where in zip(content, places, strict=True):
+        yield _text(content)
+        return
+    if not isinstance(content, list):
+        what = f"{place} must be a text or a list of parts, got {content!r:.100}"
+        raise Refusal(400, "invalid_value", what, place)
+    for i, part in enumerate(content):
+        where = f"{place}[{i}]"
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
-            yield "text", part["text"].replace(IMAGE, marked), where
+            yield _text(part["text"])
         elif kind == "image_url" and role == "user":
-            yield "image", _address(part.get("image_url"), where), f"{where}.image_url"
+            urls.append((_address(part.get("image_url"), where), f"{where}.image_url"))
+            yield {"type": "image"}
         else:
-            raise Refusal(
-                400,
-                "invalid_value",
-                f"{where} must be a text, or in a user's message an image_url; got {part!r:.100}",
-                where,
-            )
+            what = f"{where} must be a text, or in a user's message an image_url"
+            raise Refusal(400, "invalid_value", f"{what}; got {part!r:.100}", where)
+
+
+def _text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+def _newline(parts: Sequence[Any]) -> list[dict[str, str]]:
+    """What stands between two messages of one role."""
+    return [_text("\n")] if parts else []
+
+
+def _shows(parts: Sequence[dict[str, str]]) -> bool:
+    return any(part["type"] == "image" for part in parts)
+
+
+def _says(parts: Sequence[dict[str, str]]) -> bool:
+    return any(part.get("text", "").strip() for part in parts)
 
 
 def _address(given: Any, place: str) -> str:
@@ -236,21 +243,10 @@ def _address(given: Any, place: str) -> str:
     return url
 
 
-def _joined(parts: Sequence[tuple[str, str, str]]) -> str:
-    """The parts of a message as one text with marks."""
-    texts = [text for kind, text, _ in parts if kind == "text"]
-    marks = [IMAGE for kind, _, _ in parts if kind == "image"]
-    if marks and not any(text.strip() for text in texts):
-        texts = [DEFAULT_QUESTION]
-    if len(texts) <= 1 or not marks:
-        return "\n".join([*marks, *texts])
-    return "\n".join(IMAGE if kind == "image" else text for kind, text, _ in parts)
-
-
-def _refuse_empty(turns: Sequence[dict[str, str]]) -> None:
+def _refuse_empty(turns: Sequence[dict[str, Any]]) -> None:
     if not turns or turns[0]["role"] != "user" or turns[-1]["role"] != "user":
         roles = [turn["role"] for turn in turns]
         message = f"a conversation begins and ends with a user's message, got roles {roles}"
         raise Refusal(400, "invalid_value", message, "messages")
-    if any(not turn["content"].replace(IMAGE, "").strip() for turn in turns):
+    if not all(_says(turn["content"]) for turn in turns):
         raise Refusal(400, "invalid_value", "a message has no text; write some", "messages")

@@ -14,7 +14,6 @@ from dl_techniques.errors import DLTechniquesError, PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.rows.answer_text import INCOMPLETE
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_choice import TokenLogprob
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowSettings
-from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import IMAGE
 from dl_techniques.serving.engine import Engine
 from dl_techniques.serving.http.bodies import (
     ChatRequest,
@@ -155,11 +154,10 @@ class Asker:
 
         def prepare() -> Question:
             picture = decode_picture(data, "frame", self.limits)
-            marked = f"<{uuid4().hex}>"
-            text = f"{IMAGE}\n{prompt.replace(IMAGE, marked)}"
-            messages = [{"role": "user", "content": text}]
-            context = self.engine.context
-            return make_question(self.engine.model, messages, [picture], settings, context, marked)
+            content = [{"type": "image"}, {"type": "text", "text": prompt}]
+            messages = [{"role": "user", "content": content}]
+            model, context = self.engine.model, self.engine.context
+            return make_question(model, messages, [picture], settings, context)
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, prepare)
 
@@ -180,7 +178,6 @@ class Asker:
                 pictures,
                 settings[0],
                 self.engine.context,
-                conversation.marked,
             )
         except PromptError as error:
             code = "context_length_exceeded" if "context of" in str(error) else "invalid_value"
