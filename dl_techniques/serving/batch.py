@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -25,40 +24,9 @@ from dl_techniques.models.vlm.fast_vlm.answer.sampling import TokenChooser
 from dl_techniques.runtime.compile import calls_until_steady
 from dl_techniques.serving.apart import RowsApart
 from dl_techniques.serving.feature_store import FeatureStore
+from dl_techniques.serving.places import Place, common, seat
 from dl_techniques.serving.replies import Reply
 from dl_techniques.typing import Tensor
-
-WORTH_A_COPY = 32  # tokens: reading fewer costs less than copying a row
-
-
-@dataclass
-class Place:
-    """A row of the batch.
-
-    Attributes:
-        index: which.
-        held: int64[n]. The contents whose keys and values the row has.
-        reply: whose answer is written in it; None for nobody's.
-        features: of the pictures of its question, by digest.
-        used: when it was taken last; counts up.
-    """
-
-    index: int
-    held: np.ndarray = field(default_factory=lambda: np.zeros(0, "int64"))
-    reply: Reply | None = None
-    features: dict[bytes, np.ndarray] = field(default_factory=dict)
-    used: int = 0
-
-    @property
-    def asked(self) -> Reply:
-        """The reply of a row that has one."""
-        assert self.reply is not None
-        return self.reply
-
-    @property
-    def unread(self) -> int:
-        """How much of the prompt is to be read."""
-        return len(self.asked.question.token_ids) - len(self.held)
 
 
 class Batch:
@@ -187,22 +155,16 @@ class Batch:
         place.reply, place.features = None, {}
 
     def _seat(self, reply: Reply) -> Place:
-        """The free row that holds the longest beginning of the prompt, or gets a copy of one."""
+        """A free row for a question, with as much of its prompt as any row holds."""
         contents = reply.question.contents
-        free = [place for place in self._places if place.reply is None]
-        common = {place.index: _common(place.held, contents) for place in self._places}
-        best = max(free, key=lambda place: (common[place.index], -place.used))
-        if common[best.index] < WORTH_A_COPY:
-            best = min(free, key=lambda place: place.used)
-        source = max(self._places, key=lambda place: common[place.index])
-        if self._rows.can_copy and common[source.index] >= common[best.index] + WORTH_A_COPY:
-            self._rows.copy(source.index, best.index)
-            best.held = source.held
-            common[best.index] = common[source.index]
+        place, source = seat(self._places, contents)
+        if source is not None and self._rows.can_copy:
+            self._rows.copy(source.index, place.index)
+            place.held = source.held
         # The last token is read anew: its logits choose the first one of the answer.
-        keep = min(common[best.index], len(contents) - 1)
-        best.held, reply.cached = best.held[:keep], keep
-        return best
+        keep = min(common(place.held, contents), len(contents) - 1)
+        place.held, reply.cached = place.held[:keep], keep
+        return place
 
     def _read(self, places: Sequence[Place]) -> None:
         """Reads a piece of the prompts; those that end with it choose their first token."""
@@ -303,13 +265,6 @@ class Batch:
             np.arange(number), np.zeros(shape, "int32"), zeros, ones, features, features[..., 0] > 0
         )
         keras.ops.convert_to_numpy(self._greedy(logits))
-
-
-def _common(held: np.ndarray, contents: np.ndarray) -> int:
-    """Length of the common beginning."""
-    length = min(len(held), len(contents))
-    different = np.flatnonzero(held[:length] != contents[:length])
-    return int(different[0]) if len(different) else length
 
 
 def _powers(most: int) -> Iterable[int]:

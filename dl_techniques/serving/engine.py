@@ -183,13 +183,20 @@ class Engine:
             if self._batch is None or self._stopping:
                 self._ready.set()
         self._ready.set()
-        while self._admit(self._batch):
+        try:
+            self._answer(self._batch)
+        finally:
+            self._stopping = True
+            self._end(self._batch)
+
+    def _answer(self, batch: Batch) -> None:
+        """One turn after the other, until the end."""
+        while self._admit(batch):
             try:
-                self._batch.turn()
+                batch.turn()
             except Exception as error:
                 LOG.exception("a step failed; all running answers end with an error")
-                self._batch.fail(ServingError(f"the model failed: {type(error).__name__}"))
-        self._end(self._batch)
+                batch.fail(ServingError(f"the model failed: {type(error).__name__}"))
 
     def _stop_if_asked(self) -> None:
         if self._stopping:

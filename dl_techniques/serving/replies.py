@@ -78,6 +78,7 @@ class Reply(Iterator[str]):
         self._pieces: SimpleQueue[Piece] = SimpleQueue()
         self._listener = listener or self._pieces.put
         self._cancelled = threading.Event()
+        self._heard = False  # whether the last piece was
 
     @property
     def text(self) -> str:
@@ -99,8 +100,9 @@ class Reply(Iterator[str]):
         self._cancelled.set()
 
     def __next__(self) -> str:
-        while self.finish_reason is None or not self._pieces.empty():
+        while not self._heard:
             piece = self._pieces.get()
+            self._heard = piece.last
             if piece.text:
                 return piece.text
         if self.error is not None:

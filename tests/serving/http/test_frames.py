@@ -152,6 +152,12 @@ def test_large_messages_end_the_connection(address, caplog):
     assert "Traceback" not in caplog.text
 
 
+def test_dead_peers_are_found(engine):
+    with serving(engine, ServiceOptions()) as (_, server):
+        assert (server.config.ws_ping_interval, server.config.ws_ping_timeout) == (20, 20)
+        assert server.config.ws_per_message_deflate is False
+
+
 def test_a_quiet_client_stays(engine, monkeypatch):
     monkeypatch.setattr("dl_techniques.serving.http.guards.HEADER_SECONDS", 0.2)
     with serving(engine, ServiceOptions()) as (url, _), client(url) as (socket, _):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import numpy as np
 import pytest
 
 from dl_techniques.errors import PromptError, QueueFullError, ServingError, StoppedError
+from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowSettings
 from dl_techniques.serving.http.refusals import refusal_of
+from dl_techniques.serving.questions import make_question
 from tests.models.vlm.fast_vlm.small_model import pictures
 from tests.serving.http.pictures_in_text import data_uri, part, text
 
@@ -142,6 +145,28 @@ def test_every_error_status_is_documented(client):
     statuses = set(document["paths"]["/v1/chat/completions"]["post"]["responses"])
     assert {"200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "503"} == statuses
     assert "ErrorResponse" in document["components"]["schemas"]
+
+
+def test_a_full_queue(engine, model, ask):
+    messages = [{"role": "user", "content": "Why?"}]
+    long = make_question(model, messages, settings=RowSettings(max_new_tokens=150))
+    replies = []
+    step = engine._batch._rows.step
+    engine._batch._rows.step = lambda *args: time.sleep(0.02) or step(*args)
+    try:
+        while engine.running < engine.options.rows or engine.waiting < engine.options.waiting:
+            if engine.waiting < engine.options.waiting:
+                replies.append(engine.submit(long))
+            time.sleep(0.001)
+        got = ask()
+    finally:
+        engine._batch._rows.step = step
+        for reply in replies:
+            reply.cancel()
+    assert got.status_code == 429 and got.json()["error"]["code"] == "queue_full"
+    assert got.headers["retry-after"] == "1"
+    for reply in replies:
+        reply.join()
 
 
 def test_errors_of_the_engine():
