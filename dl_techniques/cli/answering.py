@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ def answer_all(tasks: list[tuple[str, str]], options: argparse.Namespace) -> int
         DLTechniquesError: stdin is named twice, log-probabilities are to be printed as text, or
             an option means nothing to another runtime.
     """
+    if options.server is not None:
+        return answer_all_by_server(tasks, options)
     if options.logprobs is not None and not options.json:
         raise DLTechniquesError("--logprobs are printed with --json only; add it")
     pictures = read_pictures([path for path, _ in tasks], options.max_pixels)
@@ -115,6 +118,46 @@ def beside_text(answerer: Answerer, stream: Any, options: argparse.Namespace) ->
     if options.logprobs is not None:
         found["logprobs"] = logprob_records(answerer.model, stream)
     return found
+
+
+def answer_all_by_server(tasks: list[tuple[str, str]], options: argparse.Namespace) -> int:
+    """As `answer_all`, by a server; the pictures' files are sent as they are.
+
+    Raises:
+        DLTechniquesError: the server does not answer, or an option means nothing to it.
+    """
+    from dl_techniques.hosts.server import ServerAnswerer
+
+    if options.logprobs is not None:
+        raise DLTechniquesError("--logprobs do not come through --server; leave one of them out")
+    server = ServerAnswerer(options.server)
+    wanted = request_fields(options)
+    for path, question in tasks:
+        if len(tasks) > 1 and not options.json:
+            print(f"{printable(path)}: ", end="", flush=True)
+        picture = sys.stdin.buffer.read() if path == session.STDIN else path
+        stream = server.stream(question, [picture], options.max_new_tokens, **wanted)
+        timing = session.show(stream, visible=not options.json)
+        if options.json:
+            record: dict[str, Any] = {
+                "image": printable(path),
+                "question": question,
+                "text": stream.text,
+                "server": options.server,
+                "tokens": timing.tokens,
+                "first_token_seconds": timing.first_token_seconds,
+            }
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+    return 0
+
+
+def request_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options ask of an answer, as fields of a request."""
+    writing = writing_of(options)
+    if "min_new_tokens" in writing:
+        writing["min_tokens"] = writing.pop("min_new_tokens")
+    sampling = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "seed")}
+    return writing | {name: value for name, value in sampling.items() if value is not None}
 
 
 def logprob_records(model: keras.Model, stream: TextStream) -> list[dict[str, Any]]:

@@ -82,16 +82,22 @@ def as_taught(question: str, preset: str) -> str:
 
 
 @contextmanager
-def open_answerer(preset: str, sampling: Sampling) -> Iterator[Answerer]:
-    """What a preset, or the file of another runtime, is: ready to answer.
+def open_answerer(preset: str, sampling: Sampling, server: str | None = None) -> Iterator[Answerer]:
+    """What a preset, or the file of another runtime, is: ready to answer. Or a server.
 
     Args:
         preset: name of a shipped preset, a folder, or a file.
         sampling: how tokens are chosen.
+        server: address of a server that is asked instead, as it is set.
 
     Raises:
         DLTechniquesError: nothing there, or nothing that answers so.
     """
+    if server is not None:
+        from dl_techniques.hosts.server import ServerAnswerer
+
+        yield ServerAnswerer(server)
+        return
     from dl_techniques.evaluation import answerer
 
     with ExitStack() as stack:

@@ -71,7 +71,7 @@ class Answerer(Protocol):
     """Answers questions about pictures; greedy, unless what stands behind it draws.
 
     Attributes:
-        runtime: what computes: "keras", "litert" or "litertlm".
+        runtime: what computes: "keras", "litert", "litertlm" or "server".
     """
 
     runtime: str

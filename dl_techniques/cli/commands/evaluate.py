@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dl_techniques.cli import session
-from dl_techniques.cli.options import add_preset_option, positive_int
+from dl_techniques.cli.options import add_preset_option, add_server_option, positive_int
 from dl_techniques.cli.output import check_writable, write_atomically
 from dl_techniques.cli.progress import Progress
 from dl_techniques.loading.for_answers import Sampling
@@ -26,6 +26,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Exact match on sets of questions, beside three baselines.",
     )
     add_preset_option(parser)
+    add_server_option(parser)
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a set, or a folder of sets"
     )
@@ -70,10 +71,10 @@ def run(options: argparse.Namespace) -> int:
         check_writable(options.output)
     sets = load_sets(options.data, options.limit)
     start = time.perf_counter()
-    with session.open_answerer(options.preset, Sampling()) as answerer:
+    with session.open_answerer(options.preset, Sampling(), options.server) as answerer:
         results = measure(answerer, sets, options)
         computed_by = session.backend_of(answerer)
-    report = as_report(options.preset, results, time.perf_counter() - start)
+    report = as_report(options.server or options.preset, results, time.perf_counter() - start)
     report["machine"]["backend"] = computed_by
     if options.output is not None:
         write_atomically(options.output, to_json(report))
