@@ -76,7 +76,8 @@ def test_answers_alone_are_the_weighted_positions(preprocessor):
             assert positions[row].tolist() == expected.tolist() + [0] * (9 - count)
             assert targets[row, :count].tolist() == y[row, expected].tolist()
             assert (shares[row, count:] == 0).all()
-            np.testing.assert_allclose(shares[row, :count], 9 / LENGTH, rtol=1e-6)
+            of_all = weight[row, expected] * 9 / LENGTH
+            np.testing.assert_allclose(shares[row, :count], of_all, rtol=1e-6)
     assert (shares[1:] == 0).all()  # copies that fill the last batch
 
 
