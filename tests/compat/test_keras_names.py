@@ -115,6 +115,16 @@ def test_weights_are_there_while_a_model_trains() -> None:
     assert len(set(seen)) == 2
 
 
+def test_what_weight_decay_leaves_alone() -> None:
+    """Without: a model that was loaded decays its norms and biases."""
+    model, optimizer = network(), keras.optimizers.AdamW()
+    assert keras_models.undecayed(optimizer) == (None, set())
+    chosen = model.trainable_variables[0]
+    optimizer.exclude_from_weight_decay([chosen], ["bias"])
+    keys = {keras_models.key_of(optimizer, chosen)}
+    assert keras_models.undecayed(optimizer) == ("bias", keys)
+
+
 def test_a_variable_is_forgotten() -> None:
     """Without: float kernels stay beside the integers that replace them."""
     dense = keras.layers.Dense(2)
