@@ -133,7 +133,8 @@ def test_large_headers(guarded):
 )
 def test_silent_connections_are_cut(guarded, sent):
     with closing(raw(guarded, sent)) as peer:
-        assert SLOW / 2 < seconds_until_cut(peer) < 4
+        # What follows an answered request, uvicorn itself cuts after 5 s.
+        assert SLOW / 2 < seconds_until_cut(peer) < 8
 
 
 def test_half_a_body_is_refused(guarded):
@@ -160,7 +161,7 @@ def test_a_reader_that_does_not_read_is_cut(engine, monkeypatch):
 
         async def endless(scope, receive, send):
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            while True:
+            while not lost:
                 await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
 
         assert app is not None
