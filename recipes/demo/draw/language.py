@@ -22,7 +22,7 @@ def article(noun: str) -> str:
         >>> article("umbrella"), article("euro banknote"), article("hourglass")
         ('an umbrella', 'a euro banknote', 'an hourglass')
     """
-    if noun.startswith(("ewe", "euro", "one", "uni")):
+    if noun.startswith(("ewe", "eu", "one", "uni")):
         return f"a {noun}"
     return f"an {noun}" if noun[0] in "aeiou" or noun.startswith("hour") else f"a {noun}"
 
