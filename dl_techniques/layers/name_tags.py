@@ -19,6 +19,7 @@ NUMBERS = 8
 """Channels of a row beside the name's."""
 CALIBRATION = {
     "trained": 1.0,
+    "trained_classes": 0.0,
     "classes": 1.0,
     "offset": 0.0,
     "floor": 1e-6,
@@ -49,9 +50,9 @@ class NameTags(LayerOfParts):
     1. The map is averaged. A published classifier gives the probabilities of its classes, which
        are summed into names ("dog" has 118 of ImageNet's).
     2. The first M names have a score of their own, a dense layer that was fitted to photographs.
-       With `calibration`, fitted on photographs held back, `trained * score +
-       classes * log(probability + floor)` of a name is its logit; one without a score has `offset`
-       in its place. A softmax gives its probability.
+       With `calibration`, fitted on photographs held back, its logit is `trained * score +
+       trained_classes * log(probability + floor)`; that of a name without a score is
+       `classes * log(probability + floor) + offset`. A softmax gives the probabilities.
     3. Whether it is any of the names is a sigmoid of the largest and the log-sum-exp of the logits.
     4. Facts are sigmoids of a dense layer.
 
@@ -142,11 +143,12 @@ class NameTags(LayerOfParts):
         numbers = self.calibration
         classes = ops.softmax(self.classes(pooled))
         told = ops.matmul(classes, ops.convert_to_tensor(self._membership))
-        score = ops.pad(
-            self.scores(pooled) * numbers["trained"] - numbers["offset"],
-            [(0, 0), (0, len(self.names) - self.num_trained)],
-        )
-        logits = score + numbers["offset"] + numbers["classes"] * ops.log(told + numbers["floor"])
+        heard = ops.log(told + numbers["floor"])
+        count = self.num_trained
+        own = numbers["trained"] * self.scores(pooled)
+        own = own + numbers["trained_classes"] * heard[:, :count]
+        others = numbers["classes"] * heard[:, count:] + numbers["offset"]
+        logits = ops.concatenate([own, others], axis=-1)
         best, spread = ops.max(logits, axis=-1), ops.logsumexp(logits, axis=-1)
         known = ops.sigmoid(
             numbers["known_bias"]
