@@ -151,9 +151,7 @@ class NameTags(LayerOfParts):
         logits = ops.concatenate([own, others], axis=-1)
         best, spread = ops.max(logits, axis=-1), ops.logsumexp(logits, axis=-1)
         known = ops.sigmoid(
-            numbers["known_bias"]
-            + numbers["known_best"] * best
-            + numbers["known_spread"] * spread
+            numbers["known_bias"] + numbers["known_best"] * best + numbers["known_spread"] * spread
         )
         return Tags(ops.softmax(logits), known, ops.sigmoid(self.fact_scores(pooled)))
 

@@ -1,9 +1,9 @@
-"""The name tags of the photo tower: scores fitted to photographs, probabilities that mean something.
+"""The name tags of the photo tower: scores fitted to photographs, and probabilities.
 
-Nothing here is trained by gradient steps through the tower: its averaged map of every photograph is
-computed once, scores are logistic regressions on it, and the few numbers that make probabilities of
-scores are fitted on photographs that the scores have not seen. Classes are held out as well, so that
-"none of the names" has been seen too.
+Nothing here is trained by steps through the tower: its averaged map of every photograph is computed
+once, scores are logistic regressions on it, and the few numbers that make probabilities of scores
+are fitted on photographs that the scores have not seen. Kinds are held out as well, so that "none
+of the names" has been seen too.
 """
 
 from __future__ import annotations
@@ -118,9 +118,7 @@ class Evidence:
         )
 
 
-def held_out_evidence(
-    photos: Labelled, shares: np.ndarray, count: int, seed: int = 0
-) -> Evidence:
+def held_out_evidence(photos: Labelled, shares: np.ndarray, count: int, seed: int = 0) -> Evidence:
     """Scores of photographs by regressions that saw neither them nor, for half of them, their kind.
 
     A kind that was held out keeps its name where the published classifier knows it by itself, and
@@ -147,7 +145,7 @@ def held_out_evidence(
             if by_kind:
                 names = np.where(known[names], names, -1)
                 scores[:, kind == held] = np.nan  # a name without photographs has no score
-            kept = rng.random(len(names)) < (1.0 if by_kind else 1.0)
+            kept = rng.random(len(names)) < (STRANGE if by_kind else 1.0)
             seen = seen + Evidence(scores[kept], shares[out][kept], names[kept])
     return seen
 

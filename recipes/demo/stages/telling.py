@@ -21,15 +21,23 @@ from typing import Any
 import keras
 import numpy as np
 
-from dl_techniques import FastVLMBackbone, FastVLMCausalLM
+from dl_techniques import (
+    FastVLMBackbone,
+    FastVLMCausalLM,
+    FastVLMCausalLMPreprocessor,
+    FastVLMImageConverter,
+    Towers,
+)
 from dl_techniques.layers.name_tags import NameTags, Tags
 from recipes.demo.photos.names import PEOPLE
-from recipes.demo.photos.templates import NOTHING, Facts, turns
+from recipes.demo.photos.templates import Facts, turns
 from recipes.demo.stages.finetune import with_answers_alone
 
 DRAWN_CERTAINTIES = ((0.55, 0.7, 1.0), (0.2, 0.4, 0.7), (0.25, 0.0, 0.4))
 """Share of the made-up tags, and the probability of their best name from, to."""
 MOST_TURNS = 2
+UNCUT = 0.9
+"""Share of a batch's conversations that are read to their end; longer ones lose theirs."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +87,14 @@ def cached_model(model: FastVLMCausalLM, rows: int, width: int) -> FastVLMCausal
     grown = FastVLMBackbone(encoder, decoder, projector_dim=backbone.projector_dim)
     decoder.set_weights(backbone.text_backbone.get_weights())
     grow_projector(backbone.projector, grown.projector)
-    preprocessor = type(model.preprocessor).from_config(
-        {**model.preprocessor.get_config(), "num_image_tokens": rows}
-    )
-    config = preprocessor.image_converter.get_config()
-    preprocessor.image_converter = type(preprocessor.image_converter).from_config(
-        {**config, "image_size": [1, 1]}
+    words = model.preprocessor
+    preprocessor = FastVLMCausalLMPreprocessor(
+        words.tokenizer,
+        FastVLMImageConverter((1, 1)),  # rows take the picture's place
+        sequence_length=words.sequence_length,
+        num_image_tokens=rows,
+        system_prompt=words.system_prompt,
+        template=words.template,
     )
     return FastVLMCausalLM(grown, preprocessor)
 
@@ -108,9 +118,7 @@ def facts_of(tags: NameTags, found: Tags, row: int, kind: str = "") -> Facts:
     return Facts(names, float(found.known[row]), person or names[0][0] in PEOPLE, kind)
 
 
-def made_up(
-    tags: NameTags, facts: np.ndarray, count: int, rng: np.random.Generator
-) -> Tags:
+def made_up(tags: NameTags, facts: np.ndarray, count: int, rng: np.random.Generator) -> Tags:
     """Tags that no picture has.
 
     Args:
@@ -169,7 +177,7 @@ class Telling:
         batch_size: int = 32,
         seed: int = 0,
         shares: Mapping[str, float] | None = None,
-        buckets: Sequence[int] = (40, 48, 56, 64, 80, 128),
+        buckets: Sequence[int] = (40, 48, 56, 64, 72, 80, 88, 96, 112, 128),
     ) -> None:
         self.model, self.tags = model, tags
         self.drawings, self.conversations = drawings, conversations
@@ -227,8 +235,8 @@ class Telling:
         dot = np.zeros((1, 1, 3), "uint8")
         records = [{"images": [dot], "messages": told} for told in messages]
         encoded = preprocessor.encode(records, learn=True)
-        longest = max(len(row.token_ids) for row in encoded) - 1
-        length = next((b for b in self.buckets if b >= longest), self.buckets[-1])
+        most = int(np.quantile([len(row.token_ids) for row in encoded], UNCUT))
+        length = next((b for b in self.buckets if b >= most), self.buckets[-1])
         x, y, weight = preprocessor.pack_for_training(encoded, length, 1)
         x["images"] = self.side_by_side(maps, tags)[:, None]
         return with_answers_alone((x, y, weight))
@@ -263,3 +271,30 @@ def name_table(tags: NameTags, model: FastVLMCausalLM) -> np.ndarray:
         for place, token in enumerate(model.preprocessor.tokenizer(name)[:count]):
             table[row, place] = words[int(token)]
     return table.reshape(len(table), -1)
+
+
+def whole_model(
+    told: FastVLMCausalLM, towers: Towers, size: int, sequence_length: int
+) -> FastVLMCausalLM:
+    """The model that takes pictures, of one that was trained on rows.
+
+    Args:
+        told: from `cached_model`, trained.
+        towers: that made the rows.
+        size: side of the pictures.
+        sequence_length: of the preprocessor.
+    """
+    before, words = told.backbone, told.preprocessor
+    decoder = type(before.text_backbone).from_config(before.text_backbone.get_config())
+    backbone = FastVLMBackbone(towers, decoder, projector_dim=before.projector_dim)
+    decoder.set_weights(before.text_backbone.get_weights())
+    backbone.projector.set_weights(before.projector.get_weights())
+    preprocessor = FastVLMCausalLMPreprocessor(
+        words.tokenizer,
+        FastVLMImageConverter((size, size)),
+        sequence_length=sequence_length,
+        num_image_tokens=words.num_image_tokens,
+        system_prompt=words.system_prompt,
+        template=words.template,
+    )
+    return FastVLMCausalLM(backbone, preprocessor)

@@ -19,6 +19,7 @@ from dl_techniques.models.vision.picture_parts import FORMS
 from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
 from dl_techniques.typing import Shape, Tensor
 
+
 @keras.saving.register_keras_serializable(package="dl_techniques")
 class Towers(SwitchableModel):
     """Vision networks side by side, and name tags: float[B, H, W, 3] -> float[B, 1, T, C].
@@ -150,9 +151,9 @@ class Towers(SwitchableModel):
         """
         if tuple(size) != self.input_size:
             raise VariantError(f"{self.name} takes pictures of {self.input_size}, got {size}")
-        copies = [encoder_network(n).copy(encoder_network(n).input_size, dtype) for n in self.networks]
+        parts = [encoder_network(network) for network in self.networks]
         config = self.get_config()
-        networks = [getattr(c, "encoder", c) for c in copies]
+        networks = [part.copy(part.input_size, dtype).picture_encoder() for part in parts]
         tags = None if self.tags is None else NameTags.from_config(self.tags.get_config())
         copy = type(self)(networks, tags, self.image_shape, config["name"], dtype)
         copy.set_weights(self.get_weights())
