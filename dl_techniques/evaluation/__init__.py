@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dl_techniques.evaluation.manner import Told, manner
 from dl_techniques.evaluation.metrics import exact_match, normalise, wilson_interval
 from dl_techniques.evaluation.records import (
     QuestionRecord,
@@ -16,11 +17,13 @@ __all__ = [
     "QuestionRecord",
     "QuestionSet",
     "SetResult",
+    "Told",
     "evaluate_set",
     "exact_match",
     "find_sets",
     "load_set",
     "load_sets",
+    "manner",
     "normalise",
     "wilson_interval",
 ]

@@ -51,6 +51,25 @@ class Answerer(Protocol):
         """
 
 
+@runtime_checkable
+class CertainAnswerer(Answerer, Protocol):
+    """An `Answerer` that says how certain it is."""
+
+    def answer_with_certainty(
+        self,
+        questions: Sequence[str],
+        pictures: Sequence[Sequence[ImageSource]],
+        max_new_tokens: int | None = None,
+    ) -> tuple[list[str], list[float]]:
+        """One answer a question, and the probability that it is right, between 0 and 1.
+
+        Args:
+            questions: N texts.
+            pictures: N lists, the pictures of each question.
+            max_new_tokens: longest answer; None for what the model says.
+        """
+
+
 class KerasAnswerer:
     """A `FastVLMCausalLM`; all questions of a call are answered in one batch.
 

@@ -5,7 +5,9 @@ One line is one question::
     {"image": "pictures/0001.png", "question": "How many cats are there?", "answer": "two",
      "baseline_question_only": "one"}
 
-`baseline_question_only` is optional: the answer of a model that never saw the picture.
+Optional fields: `baseline_question_only`, the answer of a model that never saw the picture;
+`accepted`, a list of further right answers; `refusal`, true where it is right to say that one does
+not know; `things`, a list of all that a description may name.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dl_techniques.errors import DLTechniquesError
 FILE_NAME = "records.jsonl"
 REQUIRED = ("image", "question", "answer")
 OPTIONAL = ("baseline_question_only",)
+LISTS = ("accepted", "things")
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,18 @@ class QuestionRecord:
         question: the question.
         answer: the right answer.
         baseline_question_only: what a model without the picture answered, if it is known.
+        accepted: further right answers.
+        refusal: whether the right answer is any that says one does not know.
+        things: the names of all that is there, of which a description names some.
     """
 
     image: Path
     question: str
     answer: str
     baseline_question_only: str | None = None
+    accepted: tuple[str, ...] = ()
+    refusal: bool = False
+    things: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,19 +121,40 @@ def parse_record(line: str, folder: Path, where: str) -> QuestionRecord:
     if not isinstance(fields, dict):
         raise DLTechniquesError(f"{where}: expected an object, got {type(fields).__name__}")
     for key in REQUIRED + OPTIONAL:
-        value = fields.get(key)
-        if key in OPTIONAL and value is None:
-            continue
-        if not isinstance(value, str) or not value.strip():
-            raise DLTechniquesError(f"{where}: expected a text in {key!r}, got {repr(value)[:100]}")
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if key in REQUIRED or fields.get(key) is not None:
+            _check_text(key, fields.get(key), where)
+    for key in LISTS:
+        texts = fields.get(key)
+        if not isinstance(texts, (list, type(None))):
             raise DLTechniquesError(
-                f"{where}: {key!r} holds half a character (\\ud800 to \\udfff), which is no text; "
-                "write the file again as UTF-8"
+                f"{where}: expected a list of texts in {key!r}, got {repr(texts)[:100]}"
             )
+        for text in texts or ():
+            _check_text(key, text, where)
+    refusal = fields.get("refusal")
+    if not isinstance(refusal, (bool, type(None))):
+        raise DLTechniquesError(
+            f"{where}: expected true or false in 'refusal', got {repr(refusal)[:100]}"
+        )
     image = folder / fields["image"]
     if not image.is_file():
         raise DLTechniquesError(f"{where}: the picture {image} does not exist")
     return QuestionRecord(
-        image, fields["question"], fields["answer"], fields.get("baseline_question_only")
+        image,
+        fields["question"],
+        fields["answer"],
+        fields.get("baseline_question_only"),
+        tuple(fields.get("accepted") or ()),
+        bool(refusal),
+        tuple(fields.get("things") or ()),
     )
+
+
+def _check_text(key: str, value: Any, where: str) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise DLTechniquesError(f"{where}: expected a text in {key!r}, got {repr(value)[:100]}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DLTechniquesError(
+            f"{where}: {key!r} holds half a character (\\ud800 to \\udfff), which is no text; "
+            "write the file again as UTF-8"
+        )

@@ -9,9 +9,16 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
+from dl_techniques.evaluation.calibration import auroc, calibration_error
+from dl_techniques.evaluation.manner import REFUSED, Told, manner
 from dl_techniques.evaluation.runner import SetResult
 
 COLUMNS = ("set", "n", "exact match", "95 %", "majority", "question only", "shuffled", "s")
+
+TOLD_COLUMNS = (
+    "set", "right", "95 %", "majority", "question only", "shuffled", "plain", "right of these",
+    "hedged", "right among two", "not sure", "yes for no", "things that are there",
+)  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
@@ -50,12 +57,53 @@ def as_report(preset: str, results: Sequence[SetResult], seconds: float) -> dict
         results: one per set.
         seconds: the whole run, baselines included.
     """
+    sure = certainty_figures(results)
     return {
         "preset": preset,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "seconds": round(seconds, 2),
         "sets": [result.as_dict() for result in results],
+        **({"certainty": sure} if sure else {}),
+    }
+
+
+def certainty_figures(results: Sequence[SetResult]) -> dict[str, Any]:
+    """Over all sets: how far certainty is from the rate of right answers, and whether it tells what
+    is known from what is not. Nothing where no answer has a certainty.
+
+    An answer that names nothing claims nothing, so that it counts for the second figure alone.
+    """
+    rows = [
+        row
+        for result in results
+        if result.certainty
+        for row in zip(result.answers, result.right, result.certainty, result.known, strict=True)
+    ]
+    if not rows:
+        return {}
+    claims = [(sure, right) for answer, right, sure, _ in rows if manner(answer) != REFUSED]
+    known = [sure for *_, sure, is_known in rows if is_known]
+    unknown = {
+        result.name: [
+            sure
+            for sure, is_known in zip(result.certainty, result.known, strict=False)
+            if is_known is False
+        ]
+        for result in results
+    }
+    everything = sum(unknown.values(), [])
+    return {
+        "n": len(claims),
+        "ece": calibration_error([s for s, _ in claims], [r for _, r in claims])
+        if claims
+        else None,
+        "known": len(known),
+        "unknown": len(everything),
+        "auroc": auroc(known, everything) if known and everything else None,
+        "auroc_by_set": {
+            name: auroc(known, values) for name, values in unknown.items() if known and values
+        },
     }
 
 
@@ -84,18 +132,53 @@ def row(result: SetResult) -> tuple[str, ...]:
     )
 
 
+def told_row(name: str, told: Told) -> tuple[str, ...]:
+    """The cells of one set in the table about how answers are put."""
+    low, high = told.accepted_interval
+    things = f"{percent(told.things_right)} of {told.things}" if told.things else "-"
+    return (
+        name,
+        percent(told.accepted),
+        f"{percent(low)}-{percent(high)}",
+        percent(told.majority),
+        percent(told.question_only),
+        percent(told.shuffled),
+        percent(told.plain),
+        percent(told.plain_right),
+        percent(told.hedged),
+        percent(told.hedged_right),
+        percent(told.refused),
+        f"{percent(told.false_yes)} of {told.asked_no}" if told.asked_no else "-",
+        things,
+    )
+
+
 def to_table(report: dict[str, Any], results: Sequence[SetResult]) -> str:
-    """The report as a Markdown table, with a line that says where it was measured."""
-    rows = [COLUMNS, *(row(result) for result in results)]
-    widths = [max(len(cells[i]) for cells in rows) for i in range(len(COLUMNS))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
-        for cells in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    """The report as Markdown: a table of exact match, one of how answers are put where a set has
+    more than exact answers, and a line that says where it was measured."""
+    lines = _table([COLUMNS, *(row(result) for result in results)])
+    told = [told_row(result.name, result.told) for result in results if result.told]
+    if told:
+        lines += ["", *_table([TOLD_COLUMNS, *told])]
+    sure = report.get("certainty")
+    if sure:
+        lines.append(
+            f"\ncertainty: ECE {percent(sure['ece'])} % over {sure['n']} answers; AUROC "
+            f"{'-' if sure['auroc'] is None else format(sure['auroc'], '.3f')}, {sure['known']} "
+            f"known against {sure['unknown']} unknown"
+        )
     place = report["machine"]
     lines.append(
         f"\npreset {report['preset']}, {report['date']}, {place['backend']}, "
         f"{place['processor']}, {place['cores']} cores, {report['seconds']} s in all"
     )
     return "\n".join(lines)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(cells[i]) for cells in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+        for cells in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]

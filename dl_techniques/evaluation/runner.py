@@ -16,10 +16,15 @@ import numpy as np
 
 from dl_techniques.data.images import load_image
 from dl_techniques.evaluation.answerer import Answerer as Answerer
+from dl_techniques.evaluation.answerer import CertainAnswerer
+from dl_techniques.evaluation.manner import Told, all_right, is_told, tell
 from dl_techniques.evaluation.metrics import exact_match, majority_answer, wilson_interval
 from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
 
 SHUFFLE_SEED = 20240607
+SINGLE = ("answers", "right", "certainty", "known")
+"""What `SetResult` has one of for each question; reports leave it out."""
+
 AnswerFunction = Callable[[list[str], list[np.ndarray]], list[str]]
 """Questions and the picture of each -> answers: what stands for an `Answerer` of one picture."""
 
@@ -37,7 +42,11 @@ class SetResult:
         question_only: rate of the recorded answers of a model without pictures.
         shuffled: rate of the same model with every picture exchanged for another.
         seconds: time that the model's own answers took.
+        told: how the answers are put and how right they are so; None for sets of exact answers.
         answers: the model's answers, in the order of the records.
+        right: whether each is right, by `manner.is_right`.
+        certainty: the probability of that which the model states; empty where it states none.
+        known: of sets with names or refusals, whether each picture shows something with a name.
     """
 
     name: str
@@ -49,10 +58,19 @@ class SetResult:
     shuffled: float | None
     seconds: float
     answers: list[str] = field(default_factory=list, repr=False)
+    told: Told | None = None
+    right: list[bool] = field(default_factory=list, repr=False)
+    certainty: list[float] = field(default_factory=list, repr=False)
+    known: list[bool | None] = field(default_factory=list, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The figures, without the single answers."""
-        return {key: value for key, value in vars(self).items() if key != "answers"}
+        figures = {key: value for key, value in vars(self).items() if key not in SINGLE}
+        if self.told is None:
+            del figures["told"]
+        else:
+            figures["told"] = self.told.as_dict()
+        return figures
 
 
 def exchange_pictures(pictures: Sequence[Path], seed: int = SHUFFLE_SEED) -> list[Path] | None:
@@ -79,7 +97,7 @@ def answer_questions(
     pictures: Sequence[Path],
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
-) -> list[str]:
+) -> tuple[list[str], list[float]]:
     """Answers every question on the picture beside it.
 
     Args:
@@ -88,19 +106,31 @@ def answer_questions(
         pictures: one path per question.
         batch_size: questions per call.
         on_batch: called after each batch with its size.
+
+    Returns:
+        The answers, and how certain each is; nothing where the answerer does not say that.
     """
     answers: list[str] = []
+    certainty: list[float] = []
     for start in range(0, len(records), batch_size):
         chunk = records[start : start + batch_size]
         images = [load_image(path) for path in pictures[start : start + batch_size]]
-        asked = [record.question for record in chunk]
-        if isinstance(answerer, Answerer):
-            answers += answerer.answer(asked, [[image] for image in images])
-        else:
-            answers += answerer(asked, images)
+        told, sure = _answer(answerer, [record.question for record in chunk], images)
+        answers += told
+        certainty += sure
         if on_batch is not None:
             on_batch(len(chunk))
-    return answers
+    return answers, certainty
+
+
+def _answer(
+    answerer: Answerer | AnswerFunction, asked: list[str], images: list[np.ndarray]
+) -> tuple[list[str], list[float]]:
+    if isinstance(answerer, CertainAnswerer):
+        return answerer.answer_with_certainty(asked, [[image] for image in images])
+    if isinstance(answerer, Answerer):
+        return answerer.answer(asked, [[image] for image in images]), []
+    return answerer(asked, images), []
 
 
 def evaluate_set(
@@ -124,13 +154,13 @@ def evaluate_set(
     targets = [record.answer for record in records]
     pictures = [record.image for record in records]
     start = time.perf_counter()
-    answers = answer_questions(answerer, records, pictures, batch_size, on_batch)
+    answers, certainty = answer_questions(answerer, records, pictures, batch_size, on_batch)
     seconds = time.perf_counter() - start
     hits = exact_match(answers, targets)
     exchanged = exchange_pictures(pictures)
-    shuffled = None
+    shuffled, blind = None, None
     if exchanged is not None:
-        blind = answer_questions(answerer, records, exchanged, batch_size, on_batch)
+        blind, _ = answer_questions(answerer, records, exchanged, batch_size, on_batch)
         shuffled = exact_match(blind, targets) / len(records)
     return SetResult(
         name=questions.name,
@@ -142,7 +172,15 @@ def evaluate_set(
         shuffled=shuffled,
         seconds=seconds,
         answers=answers,
+        told=tell(answers, records, blind) if is_told(records) else None,
+        right=all_right(answers, records),
+        certainty=certainty,
+        known=[_is_known(record) for record in records],
     )
+
+
+def _is_known(record: QuestionRecord) -> bool | None:
+    return False if record.refusal else True if record.accepted else None
 
 
 def question_only_rate(records: Sequence[QuestionRecord]) -> float | None:

@@ -3,7 +3,8 @@
 `python -m recipes.demo.benchmark --work DIR --clothing TAR --out DIR` makes one folder a set,
 with `records.jsonl` and pictures. A line holds `image` (a file name), `question`, `answer`, `type`
 and `baseline_question_only`: the answer that a model would give that never sees the picture, which
-is the most frequent training answer to exactly this question, else to questions of its type.
+is the most frequent training answer to exactly this question, else to questions of its type. The
+sets of photographs are made by `python -m recipes.demo.photo_benchmark`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import json
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -36,7 +38,22 @@ DESCRIBE = CAPTION_QUESTIONS[0]  # what `fastvlm describe` asks
 SEED = 2024
 TRAINING_SEED = 7
 MIN_SUPPORT = 5
-Item = tuple[np.ndarray | Image.Image, list[tuple[str, str, str]]]
+
+
+class Question(NamedTuple):
+    """A question of a set: the first three are all there is to most; the others are the fields of
+    `evaluation.QuestionRecord` with these names."""
+
+    kind: str
+    question: str
+    answer: str
+    accepted: tuple[str, ...] = ()
+    refusal: bool = False
+    things: tuple[str, ...] = ()
+
+
+Turn = tuple[str, str, str] | Question
+Item = tuple[np.ndarray | Image.Image | bytes, Sequence[Turn]]
 
 
 @dataclass
@@ -134,7 +151,7 @@ def word_items(data: DemoData, count: int, captions: bool = False) -> Iterator[I
 
 
 def write_set(folder: Path, items: Iterable[Item], guess: QuestionOnly) -> tuple[int, int, float]:
-    """Writes one set, complete or not at all.
+    """Writes one set, complete or not at all; a picture in bytes is a JPEG file already.
 
     Returns:
         The numbers of pictures and questions, and the share that the question-only guess hits.
@@ -142,12 +159,10 @@ def write_set(folder: Path, items: Iterable[Item], guess: QuestionOnly) -> tuple
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    lines: list[dict[str, str]] = []
+    lines: list[dict[str, Any]] = []
     number = 0
     for number, (image, turns) in enumerate(items, 1):
-        name = f"{number:04d}.png"
-        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-        picture.save(partial / name)
+        name = _write_picture(partial / f"{number:04d}", image)
         lines += [_line(name, turn, guess) for turn in turns]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (partial / "records.jsonl").write_text(text, encoding="utf-8")
@@ -157,10 +172,24 @@ def write_set(folder: Path, items: Iterable[Item], guess: QuestionOnly) -> tuple
     return number, len(lines), hits / len(lines)
 
 
-def _line(name: str, turn: tuple[str, str, str], guess: QuestionOnly) -> dict[str, str]:
-    kind, question, answer = turn
-    line = {"image": name, "question": question, "answer": answer, "type": kind}
-    return {**line, "baseline_question_only": guess(kind, question)}
+def _write_picture(path: Path, image: np.ndarray | Image.Image | bytes) -> str:
+    """Writes a picture and returns its file name."""
+    if isinstance(image, bytes):
+        path = path.with_suffix(".jpg")
+        path.write_bytes(image)
+        return path.name
+    path = path.with_suffix(".png")
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(path)
+    return path.name
+
+
+def _line(name: str, turn: Turn, guess: QuestionOnly) -> dict[str, Any]:
+    asked = Question(*turn)
+    line = {"image": name, "question": asked.question, "answer": asked.answer, "type": asked.kind}
+    line["baseline_question_only"] = guess(asked.kind, asked.question)
+    further = {"accepted": asked.accepted, "refusal": asked.refusal, "things": asked.things}
+    return {**line, **{key: value for key, value in further.items() if value}}
 
 
 def build(data: DemoData, out: Path, names: Iterable[str] = SETS, support: int = 20_000) -> None:

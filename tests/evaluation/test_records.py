@@ -43,6 +43,14 @@ def test_baseline_is_read(tmp_path: Path) -> None:
     assert load_set(folder).records[0].baseline_question_only == "a dog"
 
 
+def test_further_answers_refusals_and_things_are_read(tmp_path: Path) -> None:
+    told = line(accepted=["a kitty"], refusal=True, things=["cat", "sofa"])
+    records = load_set(write_set(tmp_path, [told, line(accepted=None, refusal=None)])).records
+    first, second = ((r.accepted, r.refusal, r.things) for r in records)
+    assert first == (("a kitty",), True, ("cat", "sofa"))
+    assert second == ((), False, ())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -54,6 +62,10 @@ def test_baseline_is_read(tmp_path: Path) -> None:
         (line(answer=None), "'answer', got None"),
         (line(question="What \ud800?"), "line 1: 'question' holds half a character"),
         (line(baseline_question_only=1), "'baseline_question_only'"),
+        (line(accepted="a kitty"), "a list of texts in 'accepted', got 'a kitty'"),
+        (line(accepted=["a kitty", 3]), "a text in 'accepted', got 3"),
+        (line(things=[" "]), "a text in 'things'"),
+        (line(refusal="no"), "true or false in 'refusal', got 'no'"),
         ("", "holds no question"),
     ],
 )

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from recipes.demo.draw.language import plural
+from recipes.demo.photos.articles import MASS, PLURAL
 
 FOLDER = Path(__file__).parent
 IMAGENET = FOLDER / "imagenet_names.tsv"
@@ -22,6 +23,14 @@ PEOPLE = frozenset({"face", "baseball player", "groom", "scuba diver"})
 
 FIGURES = frozenset({"buddha", "snoopy", "garfield"})
 """Names of figures, of which people would quarrel whether a person is there."""
+
+_MANY = {
+    "goose": "geese", "sheep": "sheep", "man": "men", "woman": "women", "child": "children",
+    "person": "people", "people": "people", "somebody": "people", "someone": "people",
+    "knife": "knives", "wolf": "wolves", "tomato": "tomatoes", "potato": "potatoes",
+    "mango": "mangoes", "trousers": "trousers", "earphones": "earphones", "aircraft": "aircraft",
+}  # fmt: skip
+"""Plurals that are not told by the ending."""
 
 
 @cache
@@ -60,8 +69,21 @@ def accepted_names(set_name: str, label: str) -> tuple[str, ...]:
     for row in _rows(CLASSES):
         if (row["set"], row["class"]) == (set_name, label):
             names = [row["name"], *filter(None, row["accepted"].split("|"))]
-            return tuple(dict.fromkeys([*names, *(plural(name) for name in names)]))
+            return tuple(dict.fromkeys([*names, *(many(name) for name in names)]))
     raise ValueError(f"{set_name} has no class {label!r} in {CLASSES.name}: add it with its name")
+
+
+def many(name: str) -> str:
+    """The plural of a name, or the name where it is one or has none.
+
+    Example:
+        >>> many("knife"), many("scissors"), many("milk")
+        ('knives', 'scissors', 'milk')
+    """
+    head, space, last = name.rpartition(" ")
+    if last in _MANY:
+        return f"{head}{space}{_MANY[last]}"
+    return name if name in PLURAL | MASS else plural(name)
 
 
 @cache

@@ -22,6 +22,7 @@ HEDGED = 0.4
 ABSENT = 0.02
 MENTIONED = 0.05
 KNOWN = 0.5
+TRIES = 20
 NOTHING = "noise"
 NOT_SURE = "I am not sure what this is."
 Turn = tuple[str, str, str]
@@ -196,10 +197,12 @@ def _absent(rng: np.random.Generator, facts: Facts) -> Turn | None:
     likely = [name for name, p in facts.names if p >= ABSENT]
     there = [*likely, *facts.sure, *facts.doubtful, *(["person"] if facts.person else [])]
     barred = set().union(*(kin(name) for name in there)) | {"person", "face"}
-    names = [name for name in all_names() if listed.get(name, rest) < ABSENT and name not in barred]
-    if not names:
-        return None
-    return "is_there", is_there(rng, pick(rng, names)), "no"
+    asked = all_names() if rest < ABSENT else [*listed]
+    for _ in range(TRIES if asked else 0):
+        name = pick(rng, asked)
+        if listed.get(name, rest) < ABSENT and name not in barred:
+            return "is_there", is_there(rng, name), "no"
+    return None
 
 
 @cache
