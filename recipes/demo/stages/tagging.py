@@ -18,10 +18,11 @@ from dl_techniques.layers.name_tags import CALIBRATION
 PENALTY = 3e-3
 ITERATIONS = 40
 FOLDS = 3
-FACT_PENALTY = 3e-3
+KIND_PENALTY = 1e-2
+PERSON_PENALTY = 5e-2
 STRANGE = 0.2
 """Photographs of kinds that were held out, for each one of a kind that was not."""
-MOST = 4000
+MOST = 6000
 """Photographs that calibration looks at: four numbers want no more."""
 
 
@@ -194,7 +195,7 @@ def logistic(x: np.ndarray, yes: np.ndarray) -> tuple[float, ...]:
     return tuple(float(value) for value in found.x)
 
 
-def fit_fact(features: np.ndarray, yes: np.ndarray, penalty: float = FACT_PENALTY) -> Linear:
+def fit_fact(features: np.ndarray, yes: np.ndarray, penalty: float) -> Linear:
     """Penalised logistic regression on averaged maps: float[C, 1], float[1].
 
     Args:
