@@ -49,7 +49,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "InvertedResidualStage",
         "EfficientNetLite",
     ),
-    f"{PACKAGE}.layers.picture_resize": ("PictureResize",),
+    f"{PACKAGE}.layers.picture_resize": ("PictureResize", "PixelScale"),
     f"{PACKAGE}.layers.name_tags": ("NameTags",),
     f"{PACKAGE}.models.vision.towers.model": ("Towers", "SideBySide"),
     f"{PACKAGE}.models.vision.fast_vlm.model": ("FastVLM",),

@@ -1,4 +1,4 @@
-"""A resize inside the network: two matrix products, the same on every backend and runtime."""
+"""Size and scale of a picture inside a network, the same on every backend and runtime."""
 
 from __future__ import annotations
 
@@ -65,6 +65,42 @@ class PictureResize(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "size": list(self.size)}
+
+
+@keras.saving.register_keras_serializable(package="dl_techniques")
+class PixelScale(keras.layers.Layer):
+    """`(x - mean) / std` of each colour: float[B, H, W, C] -> float[B, H, W, C].
+
+    Keras' own layers for it ask for TensorFlow on every call, where that is kept out.
+
+    Args:
+        mean: of each colour.
+        std: of each colour.
+        **kwargs: `name`, `dtype` of `keras.layers.Layer`.
+
+    Example:
+        >>> import numpy as np
+        >>> PixelScale([0.5], [0.25])(np.ones((1, 2, 2, 1), "float32")).shape[1:]
+        (2, 2, 1)
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+
+    def call(self, images: Tensor) -> Tensor:
+        """float[B, H, W, C] -> float[B, H, W, C]."""
+        mean, scale = np.asarray(self.mean), 1 / np.asarray(self.std)
+        scale, offset = scale.astype("float32"), (-mean * scale).astype("float32")
+        return images * ops.cast(scale, images.dtype) + ops.cast(offset, images.dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "mean": list(self.mean), "std": list(self.std)}
 
 
 def resize_matrix(before: int, after: int) -> np.ndarray:

@@ -31,7 +31,7 @@ from recipes.demo.stages.finetune import CONTEXT, Conversations
 TRAINING = ("caltech", "grocery", "clothing")
 TOWER = "efficientnet_lite0"
 FACTS = ("photograph", "person")
-WORDS = 6
+WORDS = 7
 """Words (tokens) of a name that its row holds."""
 TABLE = "table.json"
 
@@ -177,7 +177,8 @@ class PhotoDemo:
             [int(c) for c in classes],
             trained,
             FACTS,
-            WORDS * self._words().shape[1],
+            self._words().shape[1],
+            WORDS,
             calibration=tagging.calibrate(evidence, settings.seed),
             name="tags",
         )

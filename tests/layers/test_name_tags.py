@@ -28,11 +28,11 @@ CALIBRATION = {
 def tags(**options: Any) -> NameTags:
     """Five names of six classes, two with scores of their own."""
     layer = NameTags(
-        NAMES, CLASSES, 2, ("photograph", "person"), 6, calibration=CALIBRATION, **options
+        NAMES, CLASSES, 2, ("photograph", "person"), 6, 2, calibration=CALIBRATION, **options
     )
     layer.build((None, 3, 3, 8))
     randomize(layer)
-    layer.embeddings.assign(random_array(len(NAMES), 6, seed=3))
+    layer.embeddings.assign(random_array(len(NAMES), 12, seed=3))
     return layer
 
 
@@ -66,21 +66,24 @@ def test_rows_tell_the_best_names_in_their_order() -> None:
         np.array([[0.9, 0.2]], "float32"),
     )
     rows = numbers(layer.rows(made_up))[0, 0]
-    table = numbers(layer.embeddings)
-    assert rows.shape == (4, layer.width)
-    np.testing.assert_allclose(rows[1:, :6], table[[1, 3, 0]], atol=1e-6)
-    np.testing.assert_allclose(rows[1:, 6], [0.4, 0.24, 0.08], atol=1e-6)
+    table = numbers(layer.embeddings).reshape(-1, 2, 6)
+    assert rows.shape == (layer.num_rows, layer.width) == (7, 6 + NUMBERS + 3 + 2)
+    np.testing.assert_allclose(rows[1:, :6], table[[1, 3, 0]].reshape(6, 6), atol=1e-6)
+    np.testing.assert_allclose(rows[1:, 6], [0.4, 0.4, 0.24, 0.24, 0.08, 0.08], atol=1e-6)
+    # steps at .02, .4 and .7: at a threshold one half
+    np.testing.assert_allclose(rows[1, 8:11], [1, 0.5, 0], atol=1e-6)
+    rank_and_place = rows[1:, 6 + NUMBERS :]
+    expected = [[*np.eye(3)[rank], *np.eye(2)[place]] for rank in range(3) for place in range(2)]
+    np.testing.assert_array_equal(rank_and_place, expected)
     assert not rows[0, :6].any()
     np.testing.assert_allclose(rows[0, 6:9], [0.8, 0.9, 0.2], atol=1e-6)
     np.testing.assert_allclose(rows[0, 9:12], [1, 1, 0], atol=1e-6)  # each above one half or not
-    # steps at .02, .4 and .7: at a threshold one half
-    np.testing.assert_allclose(rows[1, 8:11], [1, 0.5, 0], atol=1e-6)
 
 
 def test_it_is_saved() -> None:
     layer, features = tags(num_best=2), random_array(2, 3, 3, 8)
     expected = numbers(layer(features))
-    assert expected.shape == (2, 1, 3, 6 + NUMBERS)
+    assert expected.shape == (2, 1, 5, 6 + NUMBERS + 4)
     np.testing.assert_array_equal(numbers(rebuilt(layer, (None, 3, 3, 8))(features)), expected)
 
 

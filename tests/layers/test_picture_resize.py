@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dl_techniques.layers.picture_resize import PictureResize, resize_matrix
+from dl_techniques.layers.picture_resize import PictureResize, PixelScale, resize_matrix
 from tests.helpers import numbers, rebuilt
 
 
@@ -35,3 +35,11 @@ def test_it_is_saved_and_refuses_open_sizes() -> None:
     np.testing.assert_array_equal(numbers(rebuilt(layer, (None, 9, 8, 3))(picture)), expected)
     with pytest.raises(ValueError, match="pictures of one size"):
         PictureResize((3, 4)).build((None, None, 8, 3))
+
+
+def test_the_scale_of_pixels() -> None:
+    mean, std = (0.1, 0.5, 0.9), (0.25, 0.5, 2.0)
+    picture = np.random.default_rng(2).random((2, 4, 5, 3)).astype("float32")
+    layer = PixelScale(mean, std)
+    np.testing.assert_allclose(numbers(layer(picture)), (picture - mean) / std, atol=1e-5)
+    np.testing.assert_array_equal(numbers(rebuilt(layer)(picture)), numbers(layer(picture)))

@@ -35,9 +35,8 @@ from recipes.demo.stages.finetune import with_answers_alone
 
 DRAWN_CERTAINTIES = ((0.55, 0.7, 1.0), (0.2, 0.4, 0.7), (0.25, 0.0, 0.4))
 """Share of the made-up tags, and the probability of their best name from, to."""
-MOST_TURNS = 2
-UNCUT = 0.9
-"""Share of a batch's conversations that are read to their end; longer ones lose theirs."""
+TURNS = (1, 1, 1, 2)
+"""Of the conversations of a batch at most; one of these numbers."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class Seen:
 
     Attributes:
         maps: float16[n, m, C], the first tower's rows.
-        tags: float32[k, 1 + K, W], rows of tags. Of drawings there are fewer than maps: those of
-            any other drawing do as well, for they tell nothing.
+        tags: float32[k, 1 + K * L, W], rows of tags. Of drawings there are fewer than maps: those
+            of any other drawing do as well, for they tell nothing.
     """
 
     maps: np.ndarray
@@ -72,8 +71,8 @@ class Photographs:
 def cached_model(model: FastVLMCausalLM, rows: int, width: int) -> FastVLMCausalLM:
     """The same decoder behind rows that are given instead of pictures.
 
-    The projector's first layer grows: what it made of the first channels stays, the others begin
-    small.
+    The projector grows: what it made of the first channels stays, words behind them pass through
+    as they are, and what else there is begins small.
 
     Args:
         model: a whole model; its decoder and projector are copied.
@@ -84,7 +83,8 @@ def cached_model(model: FastVLMCausalLM, rows: int, width: int) -> FastVLMCausal
     given = keras.Input((1, rows, width), name="rows")
     encoder = keras.Model(given, keras.layers.Identity(name="as_given")(given), name="given_rows")
     decoder = type(backbone.text_backbone).from_config(backbone.text_backbone.get_config())
-    grown = FastVLMBackbone(encoder, decoder, projector_dim=backbone.projector_dim)
+    hidden = backbone.projector.hidden_dim + 2 * backbone.hidden_dim
+    grown = FastVLMBackbone(encoder, decoder, projector_dim=hidden)
     decoder.set_weights(backbone.text_backbone.get_weights())
     grow_projector(backbone.projector, grown.projector)
     words = model.preprocessor
@@ -100,13 +100,30 @@ def cached_model(model: FastVLMCausalLM, rows: int, width: int) -> FastVLMCausal
 
 
 def grow_projector(before: Any, after: Any) -> None:
-    """Gives a projector the weights of one that reads fewer channels."""
-    kernel = np.array(keras.ops.convert_to_numpy(after.dense_1.kernel))
-    old = keras.ops.convert_to_numpy(before.dense_1.kernel)
-    kernel[: len(old)] = old
-    after.dense_1.kernel.assign(kernel)
-    after.dense_1.bias.assign(before.dense_1.bias)
-    after.dense_2.set_weights(before.dense_2.get_weights())
+    """Gives a projector the weights of a smaller one, and a way through for words.
+
+    `gelu(x) - gelu(-x)` is x: with two hidden units a channel, the decoder's embeddings that stand
+    behind the first channels of a row come out as they are.
+    """
+    first, second = (
+        np.array(keras.ops.convert_to_numpy(layer.kernel))
+        for layer in (after.dense_1, after.dense_2)
+    )
+    known, own = (int(side) for side in before.dense_1.kernel.shape)
+    width = int(before.output_dim)
+    first[:, :own] *= 0.1
+    first[:known, own:] = 0.0
+    first[:known, :own] = keras.ops.convert_to_numpy(before.dense_1.kernel)
+    first[known:, own:] *= 0.1
+    words = first[known : known + width]
+    words[...] = 0.0
+    words[:, own:] = np.concatenate([np.eye(width), -np.eye(width)], 1)
+    second[:own] = keras.ops.convert_to_numpy(before.dense_2.kernel)
+    second[own:] = np.concatenate([np.eye(width), -np.eye(width)], 0)
+    bias = np.zeros(first.shape[1])
+    bias[:own] = keras.ops.convert_to_numpy(before.dense_1.bias)
+    after.dense_1.set_weights([first, bias])
+    after.dense_2.set_weights([second, before.dense_2.bias])
 
 
 def facts_of(tags: NameTags, found: Tags, row: int, kind: str = "") -> Facts:
@@ -186,7 +203,7 @@ class Telling:
         self.shares = dict(shares or {"drawings": 0.5, "made_up": 0.3, "photographs": 0.2})
         self.buckets = tuple(buckets)
         self.width = drawings.maps.shape[-1] + tags.width
-        self.rows = drawings.maps.shape[1] + 1 + tags.num_best
+        self.rows = drawings.maps.shape[1] + tags.num_rows
 
     def __len__(self) -> int:
         return self.steps
@@ -203,7 +220,8 @@ class Telling:
         seen = self.drawings
         at = rng.integers(len(seen.maps), size=self.batch_size)
         tags = seen.tags[rng.integers(len(seen.tags), size=self.batch_size)]
-        return seen.maps[at], tags, [self.conversations[int(i)] for i in at]
+        turns_kept = int(rng.choice(TURNS))
+        return seen.maps[at], tags, [self.conversations[int(i)][: 2 * turns_kept] for i in at]
 
     def _made_up(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[Any]]:
         photos = self.photographs
@@ -220,11 +238,12 @@ class Telling:
         return maps, rows_of(self.tags, found), self._told(rng, found, kinds)
 
     def _told(self, rng: np.random.Generator, found: Tags, kinds: Sequence[str]) -> list[Any]:
+        count = int(rng.choice(TURNS))
         records = []
         for row, kind in enumerate(kinds):
             facts = facts_of(self.tags, found, row, kind)
             messages = []
-            for _, question, answer in turns(rng, facts, MOST_TURNS):
+            for _, question, answer in turns(rng, facts, count):
                 messages.append({"role": "user", "content": question})
                 messages.append({"role": "assistant", "content": answer})
             records.append(messages)
@@ -235,14 +254,14 @@ class Telling:
         dot = np.zeros((1, 1, 3), "uint8")
         records = [{"images": [dot], "messages": told} for told in messages]
         encoded = preprocessor.encode(records, learn=True)
-        most = int(np.quantile([len(row.token_ids) for row in encoded], UNCUT))
-        length = next((b for b in self.buckets if b >= most), self.buckets[-1])
+        longest = max(len(row.token_ids) for row in encoded) - 1
+        length = next((b for b in self.buckets if b >= longest), self.buckets[-1])
         x, y, weight = preprocessor.pack_for_training(encoded, length, 1)
         x["images"] = self.side_by_side(maps, tags)[:, None]
         return with_answers_alone((x, y, weight))
 
     def side_by_side(self, maps: np.ndarray, tags: np.ndarray) -> np.ndarray:
-        """float[B, m, C] and float[B, 1 + K, W] -> float32[B, 1, T, C + W]."""
+        """float[B, m, C] and float[B, 1 + K * L, W] -> float32[B, 1, T, C + W]."""
         rows = np.zeros((len(maps), 1, self.rows, self.width), "float32")
         own = maps.shape[1]
         rows[:, 0, :own, : maps.shape[2]] = maps
@@ -251,25 +270,29 @@ class Telling:
 
 
 def rows_of(tags: NameTags, found: Tags) -> np.ndarray:
-    """Rows of tags as arrays: float32[B, 1 + K, W]."""
+    """Rows of tags as arrays: float32[B, 1 + K * L, W]."""
     found = Tags(*(keras.ops.convert_to_tensor(part, "float32") for part in found))
     rows: np.ndarray = keras.ops.convert_to_numpy(tags.rows(found))[:, 0]
     return rows
 
 
 def name_table(tags: NameTags, model: FastVLMCausalLM) -> np.ndarray:
-    """The embeddings of every name's words side by side: float32[N, E].
+    """The embeddings of every name's words side by side: float32[N, L * E].
+
+    Where an answer begins with a name its first token is another than inside a sentence, where it
+    has a space in front: that one comes first, behind it the name as it stands in a sentence.
 
     Args:
-        tags: the layer; words that do not fit into its E channels are left out.
+        tags: the layer; words behind its L are left out.
         model: its tokenizer and its decoder's embeddings.
     """
-    words = keras.ops.convert_to_numpy(model.backbone.token_embedding.embeddings)
-    count = tags.embedding_dim // words.shape[1]
-    table = np.zeros((len(tags.names), count, words.shape[1]), "float32")
+    embeddings = keras.ops.convert_to_numpy(model.backbone.token_embedding.embeddings)
+    table = np.zeros((len(tags.names), tags.num_words, embeddings.shape[1]), "float32")
+    tokenizer = model.preprocessor.tokenizer
     for row, name in enumerate(tags.names):
-        for place, token in enumerate(model.preprocessor.tokenizer(name)[:count]):
-            table[row, place] = words[int(token)]
+        words = [tokenizer(name)[0], *tokenizer(f" {name}")]
+        for place, token in enumerate(words[: tags.num_words]):
+            table[row, place] = embeddings[int(token)]
     return table.reshape(len(table), -1)
 
 

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from dl_techniques.data.preprocessing import UNIT
 from dl_techniques.errors import VariantError
 from dl_techniques.layers.freezing import flags_config
-from dl_techniques.layers.name_tags import NameTags
-from dl_techniques.layers.picture_resize import PictureResize
+from dl_techniques.layers.name_tags import NameTags, Tags
+from dl_techniques.layers.picture_resize import PictureResize, PixelScale
 from dl_techniques.models.picture_network import PictureRule, Size, encoder_network, padded_square
 from dl_techniques.models.vision.arguments import check_input_shape
 from dl_techniques.models.vision.picture_parts import FORMS
 from dl_techniques.models.vision.switchable_model import SwitchableModel, paths_below
+from dl_techniques.models.vision.towers.certainty import certainty_of_tags
 from dl_techniques.typing import Shape, Tensor
 
 
@@ -104,6 +106,7 @@ class Towers(SwitchableModel):
 
         # === Config ===
         self.networks, self.tags = list(networks), tags
+        self._joint_of_tags = joints[-1]
         self.image_shape = shape
         self.dtype_policy = policy
         self.start_as_built()
@@ -118,6 +121,55 @@ class Towers(SwitchableModel):
             if isinstance(network, kind):
                 return network
         raise LookupError(f"{self.name} has no {kind.__name__}")
+
+    def tags_of(self, images: Tensor) -> Tags:
+        """What the photo tower knows of pictures.
+
+        Args:
+            images: float[B, H, W, 3], as the network is called with.
+
+        Raises:
+            LookupError: the network has no tags.
+        """
+        if self.tags is None:
+            raise LookupError(f"{self.name} has no name tags")
+        x: Any = images
+        for layer in [*self._joint_of_tags, self.networks[-1]]:
+            x = layer(x)
+        return self.tags.tags(x)
+
+    def names_of(self, images: Tensor, best: int = 3) -> list[list[tuple[str, float]]]:
+        """The likeliest names of each picture and the probability that each is right.
+
+        Args:
+            images: float[B, H, W, 3], as the network is called with.
+            best: names a picture.
+
+        Raises:
+            LookupError: the network has no tags.
+        """
+        found = [ops.convert_to_numpy(part) for part in self.tags_of(images)]
+        chances = found[0] * found[1][:, None]
+        names = self.tags.names
+        return [[(names[i], float(row[i])) for i in row.argsort()[::-1][:best]] for row in chances]
+
+    def answer_certainty(self, question: str, answer: str, pictures: np.ndarray) -> float | None:
+        """The probability that an answer about one photograph is right, from the tags.
+
+        Args:
+            question: what was asked.
+            answer: what was said.
+            pictures: float[N, H, W, 3], as the network is called with.
+
+        Returns:
+            Of an answer with names: the probability that it is one of them; of one that says it is
+            not sure: the best name's. Of a yes or no about people: that of a person, or of none.
+            None where tags say nothing about it: no photograph, several pictures, other questions.
+        """
+        if self.tags is None or len(pictures) != 1:
+            return None
+        found = [np.asarray(ops.convert_to_numpy(part))[0] for part in self.tags_of(pictures)]
+        return certainty_of_tags(self.tags, *found, question, answer)
 
     # What `PictureNetwork` asks.
 
@@ -230,13 +282,5 @@ def _joint(network: keras.Model, shape: tuple[int, ...], policy: Any) -> list[ke
         layers.append(PictureResize(size, name=f"{network.name}_resize", dtype="float32"))
     mean, std = (rule.mean, rule.std) if rule.lies_in == UNIT else ((0.0,) * 3, (1 / 255,) * 3)
     if any(mean) or any(value != 1 for value in std):
-        layers.append(
-            keras.layers.Normalization(
-                axis=-1,
-                mean=list(mean),
-                variance=[value * value for value in std],
-                name=f"{network.name}_pixels",
-                dtype="float32",
-            )
-        )
+        layers.append(PixelScale(mean, std, name=f"{network.name}_pixels", dtype="float32"))
     return layers

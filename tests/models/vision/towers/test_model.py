@@ -12,6 +12,7 @@ from dl_techniques import EfficientNetLite, FastVLM, FastVLMBackbone, Towers
 from dl_techniques.errors import VariantError
 from dl_techniques.layers.name_tags import NameTags
 from dl_techniques.models.picture_network import PictureNetwork
+from dl_techniques.models.vision.towers.certainty import certainty_of_tags, mentioned
 from tests.helpers import numbers, random_array, randomize, relative_difference
 
 
@@ -36,10 +37,10 @@ def second() -> EfficientNetLite:
 
 
 def tags() -> NameTags:
-    layer = NameTags(("cat", "dog", "sofa"), (0, 1, 1, 2), 2, ("photograph", "person"), 6)
+    layer = NameTags(("cat", "dog", "sofa"), (0, 1, 1, 2), 2, ("photograph", "person"), 6, 2)
     layer.build((None, 12, 12, 16))
     randomize(layer)
-    layer.embeddings.assign(random_array(3, 6, seed=4))
+    layer.embeddings.assign(random_array(3, 12, seed=4))
     return layer
 
 
@@ -51,7 +52,7 @@ def pair() -> Towers:
 def test_each_tower_has_channels_of_its_own(pair: Towers) -> None:
     picture = np.random.default_rng(0).random((2, 48, 48, 3)).astype("float32")
     rows = numbers(pair(picture))
-    assert rows.shape == (2, 1, 1 + 4, 32 + 14) == (2, *pair.output_shape[1:])
+    assert rows.shape == (2, 1, 1 + 7, 32 + 19) == (2, *pair.output_shape[1:])
     assert not rows[:, :, :1, 32:].any() and not rows[:, :, 1:, :32].any()
     one, two = pair.networks
     small = numbers(pair.get_layer("first_resize")(picture)).astype("float32")
@@ -132,3 +133,37 @@ def test_refusals() -> None:
         Towers([first()])
     with pytest.raises(VariantError, match="of any size"):
         Towers([first(), EfficientNetLite.from_variant("efficientnet_lite0", include_top=False)])
+
+
+def test_what_it_knows_of_photographs(pair: Towers) -> None:
+    picture = np.random.default_rng(6).random((2, 48, 48, 3)).astype("float32")
+    found = [numbers(part) for part in pair.tags_of(picture)]
+    best = pair.names_of(picture, 2)
+    order = found[0][1].argsort()[::-1]
+    assert [name for name, _ in best[1]] == [pair.tags.names[i] for i in order[:2]]
+    assert abs(best[1][0][1] - found[0][1].max() * found[1][1]) < 1e-6
+    with pytest.raises(LookupError, match="no name tags"):
+        Towers([first(), second()]).tags_of(picture)
+
+
+def test_certainty_of_an_answer() -> None:
+    layer = tags()
+    names = np.array([0.7, 0.2, 0.1])
+
+    def certainty(question: str, answer: str, photograph: float = 0.9) -> float | None:
+        facts = np.array([photograph, 0.3])
+        return certainty_of_tags(layer, names, 0.5, facts, question, answer)
+
+    assert certainty("what is this?", "cat") == pytest.approx(0.35)
+    assert certainty("describe", "It may be a cat or a dog.") == pytest.approx(0.45)
+    assert certainty("what is it", "I am not sure what this is.") == pytest.approx(0.35)
+    assert certainty("is there a person?", "no") == pytest.approx(0.7)
+    assert certainty("is there a sofa?", "yes") == pytest.approx(0.05)
+    assert certainty("how many?", "two") is None
+    assert certainty("what is this?", "cat", photograph=0.2) is None
+
+
+def test_longer_names_come_first() -> None:
+    names = ("dog", "hot dog", "cat")
+    assert mentioned(names, "a hot dog and a cat.") == [1, 2]
+    assert mentioned(names, "a dogma") == []
