@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from dl_techniques.models.vlm.fast_vlm import FastVLMImageConverter as FastVLMImageConverter
     from dl_techniques.models.vlm.fast_vlm import FastVLMTokenizer as FastVLMTokenizer
+    from dl_techniques.models.vlm.fast_vlm import RowSettings as RowSettings
     from dl_techniques.models.vlm.fast_vlm.chat import Chat as Chat
     from dl_techniques.runtime.memory import keep_freed_memory as keep_freed_memory
     from dl_techniques.runtime.programs import keep_compiled_programs as keep_compiled_programs
@@ -49,6 +50,7 @@ _EXPORTS = {
     "FastVLMImageConverter": _VLM,
     "FastVLMTokenizer": _VLM,
     "Chat": f"{_VLM}.chat",
+    "RowSettings": _VLM,
     "keep_compiled_programs": "dl_techniques.runtime.programs",
     "keep_freed_memory": "dl_techniques.runtime.memory",
 }

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli import session
 from dl_techniques.cli.notes import complain, printable
-from dl_techniques.cli.options import sampling_of
+from dl_techniques.cli.options import sampling_of, writing_of
 from dl_techniques.errors import DLTechniquesError, ImageError
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
+
+    from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream
 
 BAD_INPUT = 2
 
@@ -26,20 +29,27 @@ def answer_all(tasks: list[tuple[str, str]], options: argparse.Namespace) -> int
 
     Args:
         tasks: pairs of a picture's path ("-" is stdin) and a question.
-        options: preset, max_pixels, max_new_tokens, json and the sampling options.
+        options: preset, max_pixels, max_new_tokens, json, logprobs and how to choose and write.
 
     Returns:
         The exit code: 0, or 2 if a picture could not be read.
 
     Raises:
-        DLTechniquesError: stdin is named twice.
+        DLTechniquesError: stdin is named twice, or log-probabilities are to be printed as text.
     """
+    if options.logprobs is not None and not options.json:
+        raise DLTechniquesError("--logprobs are printed with --json only; add it")
     pictures = read_pictures([path for path, _ in tasks], options.max_pixels)
     status = 0 if all(picture is not None for picture in pictures) else BAD_INPUT
     if not any(picture is not None for picture in pictures):
         return status
     model = session.load_model(options.preset)
     session.set_sampling(model, sampling_of(options))
+    wanted = writing_of(options) | {
+        "max_new_tokens": options.max_new_tokens,
+        "return_logprobs": options.logprobs,
+        "return_certainty": options.json,
+    }
     tally = session.Tally("picture")
     for (path, question), picture in zip(tasks, pictures, strict=True):
         if picture is None:
@@ -47,15 +57,35 @@ def answer_all(tasks: list[tuple[str, str]], options: argparse.Namespace) -> int
         if len(tasks) > 1 and not options.json:
             print(f"{printable(path)}: ", end="", flush=True)
         asked = session.as_taught(question, options.preset)
-        stream = session.stream_answer(model, asked, [picture], options.max_new_tokens)
+        stream = session.stream_answer(model, asked, [picture], **wanted)
         timing = session.show(stream, visible=not options.json)
         tally.add(timing)
         if options.json:
-            record = {"image": printable(path), "question": question, "text": stream.text}
+            record: dict[str, Any] = {
+                "image": printable(path),
+                "question": question,
+                "text": stream.text,
+                "certainty": stream.certainty,
+            }
+            if options.logprobs is not None:
+                record["logprobs"] = logprob_records(model, stream)
             show_record(record, timing, tally, options)
     if not options.json:
         tally.report()
     return status
+
+
+def logprob_records(model: keras.Model, stream: TextStream) -> list[dict[str, Any]]:
+    """The log-probabilities of an answer's tokens, with the texts that the tokens stand for."""
+    text = model.preprocessor.tokenizer.detokenize
+    return [
+        {
+            "token": text([known.token]),
+            "logprob": known.logprob,
+            "top": [{"token": text([token]), "logprob": value} for token, value in known.top],
+        }
+        for known in stream.logprobs
+    ]
 
 
 def read_pictures(paths: Iterable[str], max_pixels: int) -> list[np.ndarray | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from typing import Any
 
 from dl_techniques.loading.for_answers import Sampling as Sampling
 
@@ -35,6 +36,11 @@ def whole_number(text: str, low: int, high: int | None = None) -> int:
 def positive_int(text: str) -> int:
     """An integer of at least 1, for argparse."""
     return whole_number(text, 1)
+
+
+def count(text: str) -> int:
+    """An integer of at least 0, for argparse."""
+    return whole_number(text, 0)
 
 
 def seed(text: str) -> int:
@@ -70,6 +76,22 @@ def positive_number(text: str) -> float:
 def probability(text: str) -> float:
     """A number above 0 and up to 1, for argparse."""
     return real_number(text, "above 0 and up to 1", lambda value: 0.0 < value <= 1.0)
+
+
+def any_number(text: str) -> float:
+    """A finite number, for argparse."""
+    return real_number(text, "that is finite", lambda value: True)
+
+
+def not_empty(text: str) -> str:
+    """A text of at least one character, for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("expected at least one character")
+    return text
 
 
 def question(text: str) -> str:
@@ -134,6 +156,69 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         help="draw among the fewest tokens that have this probability together",
     )
     group.add_argument("--seed", type=seed, metavar="SEED", help="the same seed, the same answer")
+
+
+def add_writing_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --stop, --min-new-tokens, the penalties and --logprobs."""
+    group = parser.add_argument_group("the answer's text")
+    group.add_argument(
+        "--stop",
+        action="append",
+        type=not_empty,
+        metavar="TEXT",
+        help="end the answer before this text; may be given several times",
+    )
+    group.add_argument(
+        "--min-new-tokens",
+        type=count,
+        metavar="N",
+        help="let nothing end the answer before so many tokens",
+    )
+    group.add_argument(
+        "--repetition-penalty",
+        type=positive_number,
+        metavar="P",
+        help="above 1: avoid tokens that the prompt or the answer has",
+    )
+    group.add_argument(
+        "--no-repeat-ngram-size",
+        type=count,
+        metavar="N",
+        help="write no run of N tokens that was there before",
+    )
+    group.add_argument(
+        "--presence-penalty", type=any_number, metavar="P", help="avoid tokens of the answer"
+    )
+    group.add_argument(
+        "--frequency-penalty",
+        type=any_number,
+        metavar="P",
+        help="avoid them the more, the more often they occur",
+    )
+
+
+def add_logprobs_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --logprobs."""
+    parser.add_argument(
+        "--logprobs",
+        type=count,
+        metavar="K",
+        help="with --json: log-probabilities of the tokens and of the K likeliest at each place",
+    )
+
+
+def writing_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options ask of an answer's text, as keywords of `stream` and `Chat`."""
+    names = (
+        "stop",
+        "min_new_tokens",
+        "repetition_penalty",
+        "no_repeat_ngram_size",
+        "presence_penalty",
+        "frequency_penalty",
+    )
+    given = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def sampling_of(options: argparse.Namespace) -> Sampling:

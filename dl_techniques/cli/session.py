@@ -96,12 +96,18 @@ def load_model(preset: str, fuse: bool = True) -> Any:
 
 
 def stream_answer(
-    model: keras.Model, question: str, pictures: list[np.ndarray], max_new_tokens: int
+    model: keras.Model, question: str, pictures: list[np.ndarray], **wanted: Any
 ) -> TextStream:
-    """The pieces of one answer as they come."""
-    from dl_techniques.evaluation.answerer import KerasAnswerer
+    """The pieces of one answer as they come.
 
-    stream: TextStream = KerasAnswerer(model).stream(question, pictures, max_new_tokens)
+    Args:
+        model: a `FastVLMCausalLM`.
+        question: text.
+        pictures: what it is about; none for a question alone.
+        **wanted: of the model's `stream`.
+    """
+    inputs = {"prompts": question, "images": pictures or None}
+    stream: TextStream = model.stream(inputs, **wanted)
     return stream
 
 

@@ -53,15 +53,15 @@ class Answerer(Protocol):
 
 @runtime_checkable
 class CertainAnswerer(Answerer, Protocol):
-    """An `Answerer` that says how certain it is."""
+    """An `Answerer` that can tell how probable it is that its answers are right."""
 
     def answer_with_certainty(
         self,
         questions: Sequence[str],
         pictures: Sequence[Sequence[ImageSource]],
         max_new_tokens: int | None = None,
-    ) -> tuple[list[str], list[float]]:
-        """One answer a question, and the probability that it is right, between 0 and 1.
+    ) -> list[tuple[str, float]]:
+        """One answer a question, and its certainty in [0, 1].
 
         Args:
             questions: N texts.
@@ -99,6 +99,18 @@ class KerasAnswerer:
         inputs = {"prompts": list(questions), "images": [list(few) for few in pictures]}
         longest = max_new_tokens or self.max_new_tokens
         return list(self.model.generate(inputs, max_new_tokens=longest))
+
+    def answer_with_certainty(
+        self,
+        questions: Sequence[str],
+        pictures: Sequence[Sequence[ImageSource]],
+        max_new_tokens: int | None = None,
+    ) -> list[tuple[str, float]]:
+        """One answer a question, and its certainty; not by beam search, which has none."""
+        inputs = {"prompts": list(questions), "images": [list(few) for few in pictures]}
+        longest = max_new_tokens or self.max_new_tokens
+        told = self.model.generate(inputs, max_new_tokens=longest, return_certainty=True)
+        return [(answer.text, answer.certainty) for answer in told]
 
 
 class _OneByOne:

@@ -9,11 +9,11 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from dl_techniques.evaluation.calibration import auroc, calibration_error
-from dl_techniques.evaluation.manner import REFUSED, Told, manner
+from dl_techniques.evaluation.calibration import calibration_error, ranking_rate
+from dl_techniques.evaluation.manner import Told
 from dl_techniques.evaluation.runner import SetResult
 
-COLUMNS = ("set", "n", "exact match", "95 %", "majority", "question only", "shuffled", "s")
+COLUMNS = ("set", "n", "exact match", "95 %", "majority", "question only", "shuffled", "ECE", "s")
 
 TOLD_COLUMNS = (
     "set", "right", "95 %", "majority", "question only", "shuffled", "plain", "right of these",
@@ -74,37 +74,36 @@ def certainty_figures(results: Sequence[SetResult]) -> dict[str, Any]:
 
     An answer that names nothing claims nothing, so that it counts for the second figure alone.
     """
-    rows = [
-        row
-        for result in results
-        if result.certainty
-        for row in zip(result.answers, result.right, result.certainty, result.known, strict=True)
-    ]
-    if not rows:
+    results = [result for result in results if result.certainties]
+    if not results:
         return {}
-    claims = [(sure, right) for answer, right, sure, _ in rows if manner(answer) != REFUSED]
-    known = [sure for *_, sure, is_known in rows if is_known]
-    unknown = {
-        result.name: [
-            sure
-            for sure, is_known in zip(result.certainty, result.known, strict=False)
-            if is_known is False
-        ]
-        for result in results
-    }
-    everything = sum(unknown.values(), [])
+    claims = [result.claims() for result in results]
+    sure = [value for values, _ in claims for value in values]
+    right = [value for _, values in claims for value in values]
+    known = [value for result in results for value in _certainties(result, True)]
+    unknown = {result.name: _certainties(result, False) for result in results}
     return {
-        "n": len(claims),
-        "ece": calibration_error([s for s, _ in claims], [r for _, r in claims])
-        if claims
-        else None,
+        "n": len(sure),
+        "calibration_error": calibration_error(sure, right) if sure else None,
         "known": len(known),
-        "unknown": len(everything),
-        "auroc": auroc(known, everything) if known and everything else None,
-        "auroc_by_set": {
-            name: auroc(known, values) for name, values in unknown.items() if known and values
+        "unknown": sum(map(len, unknown.values())),
+        "known_from_unknown": _told_apart(known, sum(unknown.values(), [])),
+        "known_from_unknown_by_set": {
+            name: _told_apart(known, values) for name, values in unknown.items() if values
         },
     }
+
+
+def _certainties(result: SetResult, known: bool) -> list[float]:
+    pairs = zip(result.certainties, result.known, strict=True)
+    return [value for value, is_known in pairs if is_known is known]
+
+
+def _told_apart(known: list[float], unknown: list[float]) -> float | None:
+    """AUROC; None where there is one kind alone."""
+    if not known or not unknown:
+        return None
+    return ranking_rate(known + unknown, [True] * len(known) + [False] * len(unknown))
 
 
 def to_json(report: dict[str, Any]) -> str:
@@ -128,6 +127,7 @@ def row(result: SetResult) -> tuple[str, ...]:
         percent(result.majority),
         percent(result.question_only),
         percent(result.shuffled),
+        percent(result.calibration_error),
         f"{result.seconds:.1f}",
     )
 
@@ -162,10 +162,11 @@ def to_table(report: dict[str, Any], results: Sequence[SetResult]) -> str:
         lines += ["", *_table([TOLD_COLUMNS, *told])]
     sure = report.get("certainty")
     if sure:
+        apart = sure["known_from_unknown"]
         lines.append(
-            f"\ncertainty: ECE {percent(sure['ece'])} % over {sure['n']} answers; AUROC "
-            f"{'-' if sure['auroc'] is None else format(sure['auroc'], '.3f')}, {sure['known']} "
-            f"known against {sure['unknown']} unknown"
+            f"\ncertainty: ECE {percent(sure['calibration_error'])} % over {sure['n']} answers; "
+            f"AUROC {'-' if apart is None else format(apart, '.3f')}, {sure['known']} known "
+            f"against {sure['unknown']} unknown"
         )
     place = report["machine"]
     lines.append(

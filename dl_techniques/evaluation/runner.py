@@ -17,12 +17,13 @@ import numpy as np
 from dl_techniques.data.images import load_image
 from dl_techniques.evaluation.answerer import Answerer as Answerer
 from dl_techniques.evaluation.answerer import CertainAnswerer
-from dl_techniques.evaluation.manner import Told, all_right, is_told, tell
+from dl_techniques.evaluation.calibration import calibration_error, ranking_rate
+from dl_techniques.evaluation.manner import REFUSED, Told, all_right, is_told, manner, tell
 from dl_techniques.evaluation.metrics import exact_match, majority_answer, wilson_interval
 from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
 
 SHUFFLE_SEED = 20240607
-SINGLE = ("answers", "right", "certainty", "known")
+SINGLE = ("answers", "certainties", "right", "known")
 """What `SetResult` has one of for each question; reports leave it out."""
 
 AnswerFunction = Callable[[list[str], list[np.ndarray]], list[str]]
@@ -42,10 +43,13 @@ class SetResult:
         question_only: rate of the recorded answers of a model without pictures.
         shuffled: rate of the same model with every picture exchanged for another.
         seconds: time that the model's own answers took.
-        told: how the answers are put and how right they are so; None for sets of exact answers.
+        calibration_error: ECE of the certainties of answers that name something, where the
+            answerer has some.
+        ranking: AUROC of the certainties, of right answers against wrong ones.
         answers: the model's answers, in the order of the records.
+        certainties: how probable the model takes it that they are right.
+        told: how the answers are put and how right they are so; None for sets of exact answers.
         right: whether each is right, by `manner.is_right`.
-        certainty: the probability of that which the model states; empty where it states none.
         known: of sets with names or refusals, whether each picture shows something with a name.
     """
 
@@ -58,9 +62,11 @@ class SetResult:
     shuffled: float | None
     seconds: float
     answers: list[str] = field(default_factory=list, repr=False)
+    calibration_error: float | None = None
+    ranking: float | None = None
+    certainties: list[float] = field(default_factory=list, repr=False)
     told: Told | None = None
     right: list[bool] = field(default_factory=list, repr=False)
-    certainty: list[float] = field(default_factory=list, repr=False)
     known: list[bool | None] = field(default_factory=list, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,6 +77,14 @@ class SetResult:
         else:
             figures["told"] = self.told.as_dict()
         return figures
+
+    def claims(self) -> tuple[list[float], list[bool]]:
+        """The certainties of the answers that name something, and whether these are right."""
+        if not self.certainties:
+            return [], []
+        rows = zip(self.answers, self.certainties, self.right, strict=True)
+        kept = [(sure, right) for answer, sure, right in rows if manner(answer) != REFUSED]
+        return [sure for sure, _ in kept], [right for _, right in kept]
 
 
 def exchange_pictures(pictures: Sequence[Path], seed: int = SHUFFLE_SEED) -> list[Path] | None:
@@ -97,7 +111,7 @@ def answer_questions(
     pictures: Sequence[Path],
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
-) -> tuple[list[str], list[float]]:
+) -> list[str]:
     """Answers every question on the picture beside it.
 
     Args:
@@ -106,31 +120,34 @@ def answer_questions(
         pictures: one path per question.
         batch_size: questions per call.
         on_batch: called after each batch with its size.
-
-    Returns:
-        The answers, and how certain each is; nothing where the answerer does not say that.
     """
-    answers: list[str] = []
-    certainty: list[float] = []
+    pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=False)
+    return [answer for answer, _ in pairs]
+
+
+def _pairs(
+    answerer: Answerer | AnswerFunction,
+    records: Sequence[QuestionRecord],
+    pictures: Sequence[Path],
+    batch_size: int,
+    on_batch: Callable[[int], None] | None,
+    certain: bool,
+) -> list[tuple[str, float | None]]:
+    """Answers and, where it is wanted and there is one, the certainty of each."""
+    pairs: list[tuple[str, float | None]] = []
     for start in range(0, len(records), batch_size):
         chunk = records[start : start + batch_size]
         images = [load_image(path) for path in pictures[start : start + batch_size]]
-        told, sure = _answer(answerer, [record.question for record in chunk], images)
-        answers += told
-        certainty += sure
+        asked = [record.question for record in chunk]
+        if certain and isinstance(answerer, CertainAnswerer):
+            pairs += answerer.answer_with_certainty(asked, [[image] for image in images])
+        elif isinstance(answerer, Answerer):
+            pairs += [(a, None) for a in answerer.answer(asked, [[image] for image in images])]
+        else:
+            pairs += [(a, None) for a in answerer(asked, images)]
         if on_batch is not None:
             on_batch(len(chunk))
-    return answers, certainty
-
-
-def _answer(
-    answerer: Answerer | AnswerFunction, asked: list[str], images: list[np.ndarray]
-) -> tuple[list[str], list[float]]:
-    if isinstance(answerer, CertainAnswerer):
-        return answerer.answer_with_certainty(asked, [[image] for image in images])
-    if isinstance(answerer, Answerer):
-        return answerer.answer(asked, [[image] for image in images]), []
-    return answerer(asked, images), []
+    return pairs
 
 
 def evaluate_set(
@@ -154,15 +171,17 @@ def evaluate_set(
     targets = [record.answer for record in records]
     pictures = [record.image for record in records]
     start = time.perf_counter()
-    answers, certainty = answer_questions(answerer, records, pictures, batch_size, on_batch)
+    pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=True)
     seconds = time.perf_counter() - start
+    answers = [answer for answer, _ in pairs]
+    certainties = [certainty for _, certainty in pairs if certainty is not None]
     hits = exact_match(answers, targets)
     exchanged = exchange_pictures(pictures)
     shuffled, blind = None, None
     if exchanged is not None:
-        blind, _ = answer_questions(answerer, records, exchanged, batch_size, on_batch)
+        blind = answer_questions(answerer, records, exchanged, batch_size, on_batch)
         shuffled = exact_match(blind, targets) / len(records)
-    return SetResult(
+    result = SetResult(
         name=questions.name,
         n=len(records),
         exact_match=hits / len(records),
@@ -172,11 +191,16 @@ def evaluate_set(
         shuffled=shuffled,
         seconds=seconds,
         answers=answers,
+        certainties=certainties,
         told=tell(answers, records, blind) if is_told(records) else None,
         right=all_right(answers, records),
-        certainty=certainty,
         known=[_is_known(record) for record in records],
     )
+    sure, right = result.claims()
+    if sure:
+        result.calibration_error = calibration_error(sure, right)
+        result.ranking = ranking_rate(sure, right)
+    return result
 
 
 def _is_known(record: QuestionRecord) -> bool | None:

@@ -80,18 +80,8 @@ def set_sampling(model: keras.Model, sampling: Sampling) -> None:
         model: a `FastVLMCausalLM`.
         sampling: how tokens are chosen.
     """
-    from keras_hub import samplers
+    from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowSettings, sampler_of
 
-    if sampling.greedy:
-        model.compile(sampler="greedy")
-        return
+    settings = RowSettings(sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed)
     vocabulary = model.backbone.text_backbone.token_embedding.input_dim
-    limit = None if sampling.top_k is None else min(sampling.top_k, vocabulary)
-    draw = {"temperature": sampling.temperature, "seed": sampling.seed}
-    if sampling.top_p is not None:
-        sampler = samplers.TopPSampler(p=sampling.top_p, k=limit, **draw)
-    elif sampling.top_k is not None and sampling.top_k < vocabulary:
-        sampler = samplers.TopKSampler(k=sampling.top_k, **draw)
-    else:
-        sampler = samplers.RandomSampler(**draw)
-    model.compile(sampler=sampler)
+    model.compile(sampler=sampler_of(settings, vocabulary))

@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
@@ -71,7 +71,7 @@ class QuestionOnly:
     over_all: Counter[str]
 
     @classmethod
-    def learn(cls, turns: Iterable[tuple[str, str, str]]) -> QuestionOnly:
+    def learn(cls, turns: Iterable[tuple[str, str, str]]) -> Self:
         """Counts (type, question, answer) triples."""
         by_question: dict[str, Counter[str]] = defaultdict(Counter)
         by_type: dict[str, Counter[str]] = defaultdict(Counter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,55 @@ def test_a_draw_of_one_token_is_greedy(
     assert ask(capsys, tiny_preset, picture, *options) == ask(capsys, tiny_preset, picture)
 
 
+def test_stop_texts_and_penalties(
+    tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = ask(capsys, tiny_preset, picture)
+    stop = free[2:4]
+    cut = free[: free.index(stop)]
+    assert ask(capsys, tiny_preset, picture, "--stop", "never", "--stop", stop) == cut
+    out, _ = fastvlm(
+        capsys, "ask", picture, "What?", "--preset", tiny_preset, *SHORT, "--stop", stop
+    )
+    assert stop not in out
+    penalized = ("--repetition-penalty", "9", "--no-repeat-ngram-size", "1")
+    assert ask(capsys, tiny_preset, picture, *penalized) != free
+    assert ask(capsys, tiny_preset, picture, "--presence-penalty", "99") != free
+
+
+def test_log_probabilities_come_with_json(
+    tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("ask", picture, "What?", "--preset", tiny_preset, *SHORT, "--logprobs", "2")
+    record = json.loads(fastvlm(capsys, *arguments, "--json")[0])
+    assert len(record["logprobs"]) == record["tokens"]
+    for token in record["logprobs"]:
+        best, second = token["top"]
+        assert token["logprob"] == best["logprob"] >= second["logprob"]
+        assert token["token"] == best["token"]
+    product = math.exp(sum(token["logprob"] for token in record["logprobs"]))
+    assert record["certainty"] == pytest.approx(product)
+    assert main.main(list(arguments)) == 2
+    assert "--json" in capsys.readouterr().err
+
+
+def test_a_chat_obeys_them_too(
+    tiny_preset: str,
+    picture: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(*more: str) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO("What is this?\n"))
+        chat = ("chat", picture, "--preset", tiny_preset, "--json", *SHORT)
+        text: str = json.loads(fastvlm(capsys, *chat, *more)[0])["text"]
+        return text
+
+    free = answer()
+    assert answer("--stop", free[2:4]) == free[: free.index(free[2:4])]
+    assert answer("--repetition-penalty", "50") != free
+
+
 def test_chat_keeps_its_turns(
     tiny_preset: str,
     picture: str,
@@ -119,6 +169,7 @@ def test_chat_keeps_its_turns(
     out, _ = fastvlm(capsys, "chat", picture, "--preset", tiny_preset, "--json", *SHORT)
     turns = [json.loads(line) for line in out.splitlines()]
     assert [turn["question"] for turn in turns] == ["What is this?"] * 3
+    assert all(0 < turn["certainty"] <= 1 for turn in turns)
     assert turns[2]["text"] == turns[0]["text"]  # /clear forgot both turns
     assert remembered == [0, 2, 0]  # messages before each question
 

@@ -43,6 +43,9 @@ def test_a_keras_model_answers() -> None:
     short = KerasAnswerer(model, 3)
     assert short.answer(QUESTIONS, [[image] for image in images]) == list(right)
     assert short.stream(QUESTIONS[0], images[:1]).text == ""
+    told = short.answer_with_certainty(QUESTIONS, [[image] for image in images])
+    assert [text for text, _ in told] == list(right)
+    assert all(0 < certainty <= 1 for _, certainty in told)
     with open_answerer(model) as answerer:
         assert isinstance(answerer, KerasAnswerer) and answerer.model is model
 

@@ -15,7 +15,7 @@ from dl_techniques.evaluation.records import QuestionRecord
 from dl_techniques.evaluation.report import as_report, certainty_figures, to_json, to_table
 from dl_techniques.evaluation.runner import SetResult
 
-RESULT = SetResult("easy", 200, 0.953, (0.91, 0.976), 0.37, None, 0.402, 12.34, ["yes"])
+RESULT = SetResult("easy", 200, 0.953, (0.91, 0.976), 0.37, None, 0.402, 12.34, ["yes"], 0.021)
 
 
 def test_json_holds_figures_and_where_they_come_from() -> None:
@@ -29,13 +29,14 @@ def test_json_holds_figures_and_where_they_come_from() -> None:
     assert figures["exact_match"] == 0.953
     assert figures["interval"] == [0.91, 0.976]
     assert figures["question_only"] is None
-    assert "answers" not in figures
+    assert figures["calibration_error"] == 0.021
+    assert "answers" not in figures and "certainties" not in figures
 
 
 def test_table_shows_every_column() -> None:
     table = to_table(as_report("demo", [RESULT], 20.0), [RESULT]).splitlines()
     cells = [cell.strip() for cell in table[2].strip("|").split("|")]
-    assert cells == ["easy", "200", "95.3", "91.0-97.6", "37.0", "-", "40.2", "12.3"]
+    assert cells == ["easy", "200", "95.3", "91.0-97.6", "37.0", "-", "40.2", "2.1", "12.3"]
     assert len({len(line) for line in table[:3]}) == 1
     assert "preset demo" in table[-1]
 
@@ -52,7 +53,7 @@ def told_result(name: str, answers: list[str], certainty: list[float], known: bo
         answers=answers,
         told=tell(answers, [record] * len(answers)),
         right=[answer == ("wolf" if known else NOT_SURE) for answer in answers],
-        certainty=certainty,
+        certainties=certainty,
         known=[known] * len(answers),
     )
 
@@ -90,10 +91,10 @@ def test_how_answers_are_put_is_a_second_table() -> None:
 def test_certainty_is_over_all_sets() -> None:
     figures = certainty_figures(TOLD)
     assert (figures["n"], figures["known"], figures["unknown"]) == (3, 3, 2)
-    assert figures["auroc"] == pytest.approx(4.5 / 6)  # of 0.9, 0.8, 0.3 over 0.2, 0.8
-    assert figures["auroc_by_set"] == {"nothing": figures["auroc"]}
+    assert figures["known_from_unknown"] == pytest.approx(4.5 / 6)  # of 0.9, 0.8, 0.3 over 0.2, 0.8
+    assert figures["known_from_unknown_by_set"] == {"nothing": 0.75}
     # 0.9 of one right; 0.8 twice, none right: in groups of a tenth
-    assert figures["ece"] == pytest.approx((0.1 + 1.6) / 3)
+    assert figures["calibration_error"] == pytest.approx((0.1 + 1.6) / 3)
     assert "certainty" in as_report("demo", TOLD, 1.0)
     assert "AUROC 0.750" in to_table(as_report("demo", TOLD, 1.0), TOLD)
 
@@ -102,4 +103,6 @@ def test_without_certainty_there_are_no_such_figures() -> None:
     assert certainty_figures([RESULT]) == {}
     assert "certainty" not in as_report("demo", [RESULT], 1.0)
     alone = certainty_figures(TOLD[:1])
-    assert alone["auroc"] is None and "AUROC -" in to_table(as_report("demo", TOLD[:1], 1.0), [])
+    assert alone["known_from_unknown"] is None and "AUROC -" in to_table(
+        as_report("demo", TOLD[:1], 1.0), []
+    )

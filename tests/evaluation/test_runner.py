@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dl_techniques.evaluation.answerer import Answerer, CertainAnswerer
 from dl_techniques.evaluation.records import QuestionRecord, QuestionSet
 from dl_techniques.evaluation.runner import evaluate_set, exchange_pictures, question_only_rate
 
@@ -54,6 +52,29 @@ def test_a_blind_model_equals_its_baselines(questions: QuestionSet) -> None:
     assert result.exact_match == result.majority == result.shuffled == pytest.approx(3 / 7)
 
 
+def test_certainties_are_measured_where_there_are_some(questions: QuestionSet) -> None:
+    """An answerer that is right about red, and sure of it."""
+
+    class Certain:
+        def stream(self, question: str, pictures: list, max_new_tokens: int | None = None) -> None:
+            raise AssertionError("a set is answered in batches")
+
+        def answer(self, questions: list, pictures: list, longest: int | None = None) -> list[str]:
+            return ["red"] * len(questions)
+
+        def answer_with_certainty(
+            self, questions: list, pictures: list, longest: int | None = None
+        ) -> list[tuple[str, float]]:
+            return [("red", 0.8 if image[0, 0, 0] == 255 else 0.1) for (image,) in pictures]
+
+    result = evaluate_set(Certain(), questions, batch_size=3)
+    assert result.certainties == [0.8] * 2 + [0.1] * 4 + [0.8]
+    assert result.calibration_error == pytest.approx(3 / 7 * 0.2 + 4 / 7 * 0.1)
+    assert result.ranking == 1.0
+    plain = evaluate_set(blind, questions)
+    assert plain.calibration_error is None and plain.certainties == []
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_batches_cover_every_question_once(questions: QuestionSet, batch_size: int) -> None:
     sizes: list[int] = []
@@ -84,31 +105,6 @@ def test_question_only_needs_every_record(questions: QuestionSet) -> None:
     assert question_only_rate([first]) == 1.0
 
 
-class Certain:
-    """Sees; sure of what is red."""
-
-    def stream(self, question: str, pictures: Any, max_new_tokens: int | None = None) -> Any:
-        yield from self.answer([question], [pictures])
-
-    def answer(self, questions: Any, pictures: Any, max_new_tokens: int | None = None) -> list[str]:
-        return sees(list(questions), [few[0] for few in pictures])
-
-    def answer_with_certainty(
-        self, questions: Any, pictures: Any, max_new_tokens: int | None = None
-    ) -> tuple[list[str], list[float]]:
-        answers = self.answer(questions, pictures)
-        return answers, [0.9 if answer == "Red." else 0.4 for answer in answers]
-
-
-def test_certainty_is_kept_beside_what_is_right(questions: QuestionSet) -> None:
-    assert isinstance(Certain(), CertainAnswerer) and isinstance(Certain(), Answerer)
-    result = evaluate_set(Certain(), questions, batch_size=3)
-    assert result.certainty == [0.9] * 2 + [0.4] * 4 + [0.9]
-    assert result.right == [True] * 7
-    assert result.known == [None] * 7
-    assert not {"certainty", "right", "known", "told"} & set(result.as_dict())
-
-
 def test_sets_with_names_and_refusals_are_told(questions: QuestionSet) -> None:
     records = [replace(record, answer="crimson", accepted=("red",)) for record in questions.records]
     records[2] = replace(records[2], refusal=True)
@@ -116,5 +112,5 @@ def test_sets_with_names_and_refusals_are_told(questions: QuestionSet) -> None:
     assert result.exact_match == 0.0 and result.told is not None
     assert result.told.accepted == result.told.plain_right == 6 / 7
     assert result.known == [True, True, False, True, True, True, True]
-    assert result.certainty == []
+    assert result.certainties == []
     assert result.as_dict()["told"]["plain"] == 1.0

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 
 from dl_techniques.cli.answering import answer_all
-from dl_techniques.cli.options import IMAGE_HELP, add_model_options, add_sampling_options, question
+from dl_techniques.cli.options import (
+    IMAGE_HELP,
+    add_logprobs_option,
+    add_model_options,
+    add_sampling_options,
+    add_writing_options,
+    question,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -17,6 +24,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("question", type=question, metavar="QUESTION", help="in quotes")
     add_model_options(parser)
     add_sampling_options(parser)
+    add_writing_options(parser)
+    add_logprobs_option(parser)
     parser.set_defaults(run=run)
 
 

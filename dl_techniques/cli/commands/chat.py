@@ -15,8 +15,10 @@ from dl_techniques.cli.notes import complain, note
 from dl_techniques.cli.options import (
     add_model_options,
     add_sampling_options,
+    add_writing_options,
     question,
     sampling_of,
+    writing_of,
 )
 from dl_techniques.errors import DLTechniquesError, PromptError
 
@@ -37,6 +39,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="a picture file")
     add_model_options(parser)
     add_sampling_options(parser)
+    add_writing_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -45,14 +48,19 @@ class Conversation:
 
     Args:
         model: a `FastVLMCausalLM`.
-        options: max_pixels, max_new_tokens and json.
+        options: max_pixels, max_new_tokens, json and what the answer is to obey.
     """
 
     def __init__(self, model: keras.Model, options: argparse.Namespace) -> None:
         from dl_techniques import Chat
 
         self.options = options
-        self.chat = Chat(model, max_new_tokens=options.max_new_tokens)
+        self.chat = Chat(
+            model,
+            max_new_tokens=options.max_new_tokens,
+            return_certainty=options.json,
+            **writing_of(options),
+        )
         self.waiting: list[Any] = []
         self.tally = session.Tally("answer")
 
@@ -83,6 +91,7 @@ class Conversation:
             turn = {
                 "question": line,
                 "text": stream.text,
+                "certainty": stream.certainty,
                 "tokens": timing.tokens,
                 "first_token_seconds": timing.first_token_seconds,
                 "tokens_per_second": timing.tokens_per_second,

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 
 from dl_techniques.cli.answering import answer_all
-from dl_techniques.cli.options import IMAGE_HELP, add_model_options, add_sampling_options
+from dl_techniques.cli.options import (
+    IMAGE_HELP,
+    add_logprobs_option,
+    add_model_options,
+    add_sampling_options,
+    add_writing_options,
+)
 
 QUESTION = "describe the picture."
 
@@ -18,6 +24,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGE_HELP)
     add_model_options(parser)
     add_sampling_options(parser)
+    add_writing_options(parser)
+    add_logprobs_option(parser)
     parser.set_defaults(run=run)
 
 

@@ -166,8 +166,8 @@ def overlap(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The area that a box (float[4]) has in common with others (float[N, 4]) over that of both.
 
     Example:
-        >>> overlap(np.array([0, 0, 2, 1]), np.array([[1, 0, 3, 1]]))[0] == 1 / 3
-        True
+        >>> overlap(np.array([0, 0, 2, 1]), np.array([[1, 0, 3, 1]])).round(2).tolist()
+        [0.33]
     """
     low, high = np.maximum(one[:2], others[:, :2]), np.minimum(one[2:], others[:, 2:])
     common = np.prod(np.clip(high - low, 0, None), 1)

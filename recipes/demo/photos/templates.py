@@ -68,7 +68,7 @@ def turns(rng: np.random.Generator, facts: Facts, count: int | None = None) -> l
         facts: what is known.
         count: how many; None for one of each type that there is something to say about.
     """
-    asked = wordings.NAME
+    asked: Sequence[str] = wordings.NAME
     if facts.kind == "clothing" and rng.random() < 0.5:
         asked = wordings.CLOTHES
     first = ("name", pick(rng, asked), name_answer(facts))

@@ -158,8 +158,8 @@ def spoken(rng: np.random.Generator, question: str) -> str:
     """A question as people type it: with a capital or not, with its last mark or not.
 
     Example:
-        >>> spoken(np.random.default_rng(1), "what is this?")
-        'what is this?'
+        >>> bare(spoken(np.random.default_rng(1), "what is this?"))
+        'what is this'
     """
     way = rng.random()
     if way < 0.5:

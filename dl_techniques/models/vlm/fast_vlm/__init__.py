@@ -8,6 +8,8 @@ Example:
 
 # Presets name the vision network's classes: importing it registers them.
 import dl_techniques.models.vision.fast_vlm  # noqa: F401
+from dl_techniques.models.vlm.fast_vlm.answer.answers import Answer
+from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowSettings
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.chat import Chat
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
@@ -17,6 +19,7 @@ from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalL
 from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import FastVLMTokenizer
 
 __all__ = [
+    "Answer",
     "Chat",
     "FastVLMBackbone",
     "FastVLMCausalLM",
@@ -24,4 +27,5 @@ __all__ = [
     "FastVLMImageConverter",
     "FastVLMJsonTokenizer",
     "FastVLMTokenizer",
+    "RowSettings",
 ]

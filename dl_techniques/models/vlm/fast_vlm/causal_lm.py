@@ -20,6 +20,7 @@ from dl_techniques.models.presets.vlm_folder import (
 )
 from dl_techniques.models.vision.keras_quantization import layer_filter
 from dl_techniques.models.vlm.fast_vlm.answer.generation import GenerationMixin
+from dl_techniques.models.vlm.fast_vlm.answer.rows.certainty import check_divisor
 from dl_techniques.models.vlm.fast_vlm.answer.sampler_checks import (
     check_sampler,
     check_temperature,
@@ -65,6 +66,8 @@ class FastVLMCausalLM(
             None: what the longest sequence leaves.
         temperature: float. Above 0, answers are drawn from the 50 likeliest tokens at this
             temperature, unless `compile` or a call names a sampler. Defaults to 0 (greedy).
+        certainty_temperature: float. Divides the log-probability of an answer where its certainty
+            is asked for; fit it by `dl_techniques.evaluation.calibration`. Defaults to 1.
         **kwargs: `name`, `compile` of a KerasHub task.
 
     Example:
@@ -96,6 +99,7 @@ class FastVLMCausalLM(
         preprocessor: FastVLMCausalLMPreprocessor | None = None,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
+        certainty_temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
@@ -103,6 +107,7 @@ class FastVLMCausalLM(
         self.preprocessor = preprocessor
         self.max_new_tokens = max_new_tokens
         self.temperature = check_temperature(temperature)
+        self.certainty_temperature = check_divisor(certainty_temperature)
 
         # === Functional Model ===
         inputs = backbone.input
@@ -221,6 +226,7 @@ class FastVLMCausalLM(
             **super().get_config(),
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
+            "certainty_temperature": self.certainty_temperature,
             # A trainable model's parts say themselves what is frozen.
             **({} if self.trainable else flags_config(self)),
         }

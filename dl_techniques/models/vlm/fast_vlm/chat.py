@@ -9,23 +9,19 @@ therefore those of re-running the whole conversation, and the cost is that of th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from keras import ops
+from keras_hub.samplers import Sampler
 
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts, bucket, prompt_bucket
+from dl_techniques.models.vlm.fast_vlm.answer.answers import Form
+from dl_techniques.models.vlm.fast_vlm.answer.choice import Asked
+from dl_techniques.models.vlm.fast_vlm.answer.generation import beams_cannot_stream
 from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState
-from dl_techniques.models.vlm.fast_vlm.answer.sampler_checks import check_seed
-from dl_techniques.models.vlm.fast_vlm.answer.sampling import (
-    RowRandom,
-    Sampler,
-    TokenChooser,
-    get_sampler,
-    row_keys,
-    seed_of,
-)
+from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowOptions
 from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream, TokenLoop
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import Message
@@ -44,9 +40,12 @@ class Chat:
         max_new_tokens: Most tokens of an answer; None for what the context leaves.
         sampler: Name or KerasHub sampler; None for the model's. Not beam search.
         seed: Seed of random samplers; None for the sampler's own.
+        return_certainty: Whether the answers' streams tell how probably they are right.
+        **options: What every answer is to obey, as `generate` has it: `stop`,
+            `repetition_penalty`, `min_new_tokens`, ...
 
     Raises:
-        SamplingError: the sampler, a number of it or the seed means nothing.
+        SamplingError: the sampler, a number of it, the seed or an option means nothing.
 
     Attributes:
         messages: The conversation so far, `{"role", "content"}` each. A question that was
@@ -66,6 +65,8 @@ class Chat:
         max_new_tokens: int | None = None,
         sampler: str | Sampler | None = None,
         seed: int | None = None,
+        return_certainty: bool = False,
+        **options: Unpack[RowOptions],
     ) -> None:
         if model.preprocessor is None:
             raise ValueError("Chat needs a model with a preprocessor")
@@ -73,9 +74,11 @@ class Chat:
         self._preprocessor = model.preprocessor
         self._system = model.preprocessor.system_prompt if system_prompt is None else system_prompt
         self._max_new_tokens = max_new_tokens
-        self._sampler = get_sampler(model.sampler if sampler is None else sampler)
-        model._refuse_beams(self._sampler)
-        self._seed = check_seed(seed_of(self._sampler) if seed is None else seed, 1)
+        self._return_certainty = return_certainty
+        wanted = {**options, **Form(certainty=return_certainty).options}
+        self._choice = Asked(sampler, seed, None, wanted).choice(1, model.sampler)
+        if self._choice.beams:
+            raise beams_cannot_stream()
         self._stop_ids = model.stop_ids("auto")
         self.reset()
 
@@ -126,8 +129,12 @@ class Chat:
             self._remember(ids, stream)
             self._finish(asked, new, stream)
 
-        self._turn = TextStream(start, self.model._detokenize, end)
-        return self._turn
+        turn = TextStream(start, self.model.answer_text(self._choice.rows[0]), end)
+        if self._return_certainty:
+            seen = [*self.images, *new]
+            turn.certainty_by(lambda: self._certainty(question, turn, seen))
+        self._turn = turn
+        return turn
 
     def __iter__(self) -> Iterator[Message]:
         """The messages so far."""
@@ -157,6 +164,10 @@ class Chat:
             )
         return min(context - length, self._max_new_tokens or context)
 
+    def _certainty(self, question: str, turn: TextStream, images: list[Any]) -> float:
+        pictures = self._preprocessor.image_converter(images)
+        return self.model.certainty_of_answer(question, turn.text, turn.logprobs, pictures)
+
     def _encode(self, pictures: Sequence[np.ndarray]) -> list[Tensor]:
         """Features of the new pictures, each float[1, T, D]."""
         if not pictures:
@@ -178,8 +189,8 @@ class Chat:
             prompts, rows = self._unread(ids, keep)
             old = phases.grow(old, len(ids) + limit)
             logits, state = phases.extend(prompts, rows, old, keep)
-        key = row_keys(self._seed, [[np.asarray(ids, "int32")]])
-        choose = TokenChooser(self._sampler, RowRandom(key), phases.functions)
+        contents = [[np.asarray(ids, "int32")]]
+        choose = self._choice.chooser(lambda: contents, self._stop_ids, phases.functions)
         limits = np.asarray([limit], "int32")
         return TokenLoop(phases, logits, state, choose, self._stop_ids, limits, rows)
 

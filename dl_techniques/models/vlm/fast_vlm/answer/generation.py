@@ -7,122 +7,44 @@ Mixed into `FastVLMCausalLM`; kept apart so that the way reads top to bottom.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
-import keras_hub
 import numpy as np
-from keras_hub.samplers import Sampler
+from keras_hub.samplers import BeamSampler, Sampler
 
 from dl_techniques.errors import PromptError, SamplingError
-from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts, align_prompts, bucket
+from dl_techniques.models.vlm.fast_vlm.answer.alignment import bucket
+from dl_techniques.models.vlm.fast_vlm.answer.answers import Form, answers_of, arrays_of
 from dl_techniques.models.vlm.fast_vlm.answer.beam import beam_search
-from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState, Phases
+from dl_techniques.models.vlm.fast_vlm.answer.choice import Asked, Seed
+from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState
+from dl_techniques.models.vlm.fast_vlm.answer.phases_by_hand import PhasesMixin
 from dl_techniques.models.vlm.fast_vlm.answer.requests import (
     Request,
-    Seed,
     StopIds,
     batches_of,
     is_single,
     limits_of,
     pad_rows,
+    questions_of,
     stop_ids_of,
 )
-from dl_techniques.models.vlm.fast_vlm.answer.sampler_checks import check_seed
-from dl_techniques.models.vlm.fast_vlm.answer.sampling import (
-    RowRandom,
-    TokenChooser,
-    draws,
-    get_sampler,
-    row_keys,
-    seed_of,
+from dl_techniques.models.vlm.fast_vlm.answer.rows.answer_text import AnswerText
+from dl_techniques.models.vlm.fast_vlm.answer.rows.certainty import (
+    KnowsItsCertainty,
+    certainty_of,
 )
+from dl_techniques.models.vlm.fast_vlm.answer.rows.row_choice import TokenLogprob
+from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowOptions, RowSettings
 from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream, TokenLoop
-from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
 from dl_techniques.typing import Tensor
 
+Settings = RowSettings | Sequence[RowSettings] | None
 
-class GenerationMixin:
+
+class GenerationMixin(PhasesMixin):
     """The generating half of `FastVLMCausalLM`."""
-
-    backbone: FastVLMBackbone
-    preprocessor: Any
-    sampler: Sampler
-    run_eagerly: bool
-    max_new_tokens: int | None
-
-    @property
-    def phases(self) -> Phases:
-        """The compiled phases, made when first needed."""
-        phases: Phases | None = getattr(self, "_phases", None)
-        if phases is None or phases.functions.eager != self.run_eagerly:
-            phases = Phases(self.backbone, eager=self.run_eagerly)
-            object.__setattr__(self, "_phases", phases)
-        return phases
-
-    @property
-    def context_length(self) -> int | None:
-        """Most tokens of prompt and answer together; None where nothing limits them."""
-        limits = [self.backbone.decoder.max_positions]
-        if self.preprocessor is not None:
-            limits.append(self.preprocessor.sequence_length)
-        known = [limit for limit in limits if limit is not None]
-        return min(known) if known else None
-
-    # The three phases, for those who drive them by hand.
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Encodes and projects pictures.
-
-        Args:
-            images: float[B, N, S, S, 3] from the preprocessor.
-
-        Returns:
-            float[B, N * T, D], what `prefill` takes.
-        """
-        return self.phases.encode_images(images)
-
-    def prefill(
-        self,
-        inputs: Mapping[str, Any],
-        image_embeddings: Tensor | None = None,
-        max_new_tokens: int = 256,
-    ) -> tuple[Tensor, DecodeState]:
-        """Reads a batch of prompts.
-
-        Args:
-            inputs: `token_ids`, `padding_mask`, `vision_indices` of `generate_preprocess`.
-            image_embeddings: Of `encode_images`; None if no prompt has a picture.
-            max_new_tokens: Room in the caches for that many further tokens.
-
-        Returns:
-            Logits float[B, vocabulary] of the next token of every row, and the state for
-            `decode_step`.
-
-        Raises:
-            PromptError: pictures are placed in the prompts, but `image_embeddings` is None.
-        """
-        prompts = self._align(inputs)
-        if image_embeddings is None:
-            if prompts.used.any():
-                raise PromptError(
-                    "the prompts have pictures: pass image_embeddings=encode_images(images)"
-                )
-            shape = (len(prompts.offsets), 0, self.backbone.hidden_dim)
-            image_embeddings = np.zeros(shape, "float32")
-        capacity = bucket(prompts.length + max_new_tokens)
-        return self.phases.prefill(prompts, image_embeddings, capacity)
-
-    def decode_step(self, tokens: Tensor, state: DecodeState) -> tuple[Tensor, DecodeState]:
-        """Reads one chosen token per row; returns the next logits and the next state.
-
-        Args:
-            tokens: int[B].
-            state: Of `prefill` or of the step before. It is consumed.
-        """
-        return self.phases.decode_step(tokens, state)
-
-    # From questions to answers.
 
     def generate(
         self,
@@ -134,6 +56,10 @@ class GenerationMixin:
         max_new_tokens: int | None = None,
         sampler: str | Sampler | None = None,
         seed: Seed = None,
+        settings: Settings = None,
+        return_logprobs: int | None = None,
+        return_certainty: bool = False,
+        **options: Unpack[RowOptions],
     ) -> Any:
         """Answers questions about pictures.
 
@@ -154,27 +80,37 @@ class GenerationMixin:
                 temperature 0 any of them is greedy; a k above the vocabulary is all of it.
             seed: Seed of random samplers, or one per prompt. Defaults to the sampler's own; a
                 sampler without one draws anew every time.
+            settings: `RowSettings` instead of a sampler, or one per prompt, taken as they are.
+            return_logprobs: Number of the likeliest tokens whose log-probabilities are returned
+                for every token of the answer, beside its own; 0 for its own alone.
+            return_certainty: Also return the probability that the answer is right
+                (`rows.certainty`).
+            **options: What every answer of the call is to obey, as `RowSettings` has it:
+                `temperature`, `top_k`, `top_p`, `stop`, `min_new_tokens`, `repetition_penalty`,
+                `no_repeat_ngram_size`, `presence_penalty`, `frequency_penalty`.
 
         Returns:
-            A str for a single prompt, else a list of str. Without a preprocessor: a dict of
-            `token_ids` int32[B, L] and `padding_mask` bool[B, L], padded on the right.
+            A str for a single prompt, else a list of str; of `Answer` where one of the `return_`
+            arguments is given. Without a preprocessor: a dict of `token_ids` int32[B, L] and
+            `padding_mask` bool[B, L], padded on the right; also `logprobs` float32[B, L],
+            `top_tokens` int32[B, L, k], `top_logprobs` float32[B, L, k] and `certainty` float32[B].
 
         Raises:
             PromptError: a prompt that is too long, empty, or with a wrong number of pictures.
             ImageError: a picture that cannot be read.
-            SamplingError: a sampler, a number of it or a seed that means nothing.
+            SamplingError: a sampler, a number of it, a seed or a setting that means nothing.
             NonFiniteError: the model computes NaN or infinities; says where they begin.
         """
+        form = Form(strip_prompt, return_logprobs, return_certainty)
+        asked = Asked(sampler, seed, settings, {**options, **form.options})
         results: list[Any] = []
         for batch in batches_of(inputs):
-            request = self._request(
-                batch, max_length, stop_token_ids, max_new_tokens, sampler, seed
-            )
-            results.append(self._output(request, self._answer(request), strip_prompt))
+            request = self._request(batch, max_length, stop_token_ids, max_new_tokens, asked)
+            results.append(self._answered(request, form))
         if self.preprocessor is None:
             return results[0]
-        texts = [text for batch in results for text in batch]
-        return texts[0] if is_single(inputs) else texts
+        answers = [answer for batch in results for answer in batch]
+        return answers[0] if is_single(inputs) else answers
 
     def stream(
         self,
@@ -185,6 +121,10 @@ class GenerationMixin:
         max_new_tokens: int | None = None,
         sampler: str | Sampler | None = None,
         seed: Seed = None,
+        settings: Settings = None,
+        return_logprobs: int | None = None,
+        return_certainty: bool = False,
+        **options: Unpack[RowOptions],
     ) -> TextStream:
         """Answers one prompt piece by piece.
 
@@ -195,7 +135,8 @@ class GenerationMixin:
 
         Returns:
             An iterator over pieces of text that joined are what `generate` returns. Its
-            `token_ids` are the tokens so far.
+            `token_ids` are the tokens so far, its `logprobs` what is known about them; at the end
+            it has a `certainty`, if that was asked for.
 
         Raises:
             PromptError: more than one prompt, or a wrong one.
@@ -209,37 +150,29 @@ class GenerationMixin:
         """
         if self.preprocessor is None:
             raise ValueError("stream() needs a preprocessor to make text; use the phases instead")
-        request = self._request(inputs, max_length, stop_token_ids, max_new_tokens, sampler, seed)
+        form = Form(True, return_logprobs, return_certainty)
+        asked = Asked(sampler, seed, settings, {**options, **form.options})
+        request = self._request(inputs, max_length, stop_token_ids, max_new_tokens, asked)
         if len(request.limits) != 1:
             raise PromptError(f"stream() takes one prompt, got {len(request.limits)}")
-        self._refuse_beams(request.sampler)
-        return TextStream(lambda: self._loop(request), self._detokenize)
+        if request.choice.beams:
+            raise beams_cannot_stream()
+        stream = TextStream(lambda: self._loop(request), self.answer_text(request.choice.rows[0]))
+        if return_certainty:
+            stream.certainty_by(
+                lambda: self.certainty_of_answer(
+                    request.questions[0], stream.text, stream.logprobs, request.pictures(0)
+                )
+            )
+        return stream
 
-    def _request(
-        self,
-        batch: Any,
-        max_length: int | None,
-        stop_token_ids: StopIds,
-        max_new_tokens: int | None,
-        sampler: str | Sampler | None,
-        seed: Seed,
-    ) -> Request:
-        chosen = get_sampler(self.sampler if sampler is None else sampler)
-        inputs = batch
-        if self.preprocessor is not None:
-            inputs = self.preprocessor.generate_preprocess(batch, sequence_length=max_length)
-        prompts = self._align(inputs)
-        longest = np.shape(inputs["token_ids"])[1]
-        positions = self.backbone.decoder.max_positions
-        longest = longest if positions is None else min(longest, positions)
-        if max_new_tokens is None and max_length is None:
-            max_new_tokens = self.max_new_tokens
-        limits = limits_of(prompts.lengths, longest, max_new_tokens)
-        seed = check_seed(seed_of(chosen) if seed is None else seed, len(limits))
-        return Request(inputs, prompts, limits, self.stop_ids(stop_token_ids), chosen, seed)
+    def answer_text(self, settings: RowSettings) -> AnswerText:
+        """What makes the text of an answer that is written as the settings say, piece by piece.
 
-    def _align(self, inputs: Mapping[str, Any]) -> Prompts:
-        return align_prompts(inputs, self.backbone.num_image_tokens or 1)
+        Args:
+            settings: whose stop texts and least length are obeyed.
+        """
+        return AnswerText(self._detokenize, settings.stop, settings.min_new_tokens)
 
     def stop_ids(self, stop_token_ids: StopIds = "auto") -> tuple[int, ...]:
         """The tokens that end an answer; `"auto"` for those of the tokenizer.
@@ -249,6 +182,34 @@ class GenerationMixin:
         """
         return stop_ids_of(self.preprocessor, stop_token_ids)
 
+    def _request(
+        self,
+        batch: Any,
+        max_length: int | None,
+        stop_token_ids: StopIds,
+        max_new_tokens: int | None,
+        asked: Asked,
+    ) -> Request:
+        asked.check()  # before the pictures are read
+        inputs = batch
+        if self.preprocessor is not None:
+            inputs = self.preprocessor.generate_preprocess(batch, sequence_length=max_length)
+        prompts = self._align(inputs)
+        choice = asked.choice(len(prompts.offsets), self.sampler)
+        if self.preprocessor is None and any(row.stop for row in choice.rows):
+            raise SamplingError("stop texts need a preprocessor; give stop_token_ids instead")
+        longest = np.shape(inputs["token_ids"])[1]
+        positions = self.backbone.decoder.max_positions
+        longest = longest if positions is None else min(longest, positions)
+        own = self.max_new_tokens if max_length is None else None
+        wanted = [
+            next((n for n in (max_new_tokens, row.max_new_tokens, own) if n is not None), None)
+            for row in choice.rows
+        ]
+        limits = limits_of(prompts.lengths, longest, wanted)
+        questions = [] if self.preprocessor is None else questions_of(batch)
+        return Request(inputs, prompts, limits, self.stop_ids(stop_token_ids), choice, questions)
+
     def _prefilled(self, request: Request) -> tuple[Tensor, DecodeState, Tensor]:
         """The first two phases: logits, state, and the pictures' features."""
         prompts = request.prompts
@@ -256,41 +217,90 @@ class GenerationMixin:
         capacity = bucket(prompts.length + int(request.limits.max()))
         return *self.phases.prefill(prompts, rows, capacity), rows
 
-    def _chooser(self, request: Request) -> TokenChooser:
-        randomness = None
-        if draws(request.sampler):
-            randomness = RowRandom(row_keys(request.seed, request.contents()))
-        return TokenChooser(request.sampler, randomness, self.phases.functions)
-
     def _loop(self, request: Request) -> TokenLoop:
         logits, state, features = self._prefilled(request)
-        chooser = self._chooser(request)
+        chooser = request.choice.chooser(request.contents, request.stop_ids, self.phases.functions)
         return TokenLoop(
             self.phases, logits, state, chooser, request.stop_ids, request.limits, features
         )
 
-    def _answer(self, request: Request) -> list[list[int]]:
-        """The new tokens of every row."""
-        if not isinstance(request.sampler, keras_hub.samplers.BeamSampler):
-            return self._loop(request).collect()
+    def _answered(self, request: Request, form: Form) -> Any:
+        """A batch's answers in the form that is returned."""
+        texts = [self.answer_text(row) if row.stop else None for row in request.choice.rows]
+        logprobs: list[list[TokenLogprob]] = []
+        if isinstance(request.choice.sampler, BeamSampler):
+            rows = self._beams(request, request.choice.sampler)
+        else:
+            loop = self._loop(request)
+            rows = loop.collect(texts)
+            logprobs = [loop.logprobs(i) for i in range(len(rows))]
+        if self.preprocessor is None:
+            return arrays_of(request, rows, logprobs, form, self.certainty_temperature)
+        written = self._texts(request, rows, texts, form.strip_prompt)
+        if not form.more_than_text:
+            return written
+        certainties: list[float | None] = [None] * len(rows)
+        if form.certainty:
+            certainties = [
+                self.certainty_of_answer(request.questions[i], text, known, request.pictures(i))
+                for i, (text, known) in enumerate(zip(written, logprobs, strict=True))
+            ]
+        return answers_of(request, rows, written, texts, logprobs, certainties)
+
+    def certainty_of_answer(
+        self,
+        question: str,
+        answer: str,
+        logprobs: Sequence[TokenLogprob],
+        pictures: np.ndarray,
+    ) -> float:
+        """How probable it is that an answer is right: asks the encoder first, if it can tell.
+
+        Args:
+            question: the last message of the user.
+            answer: the model's text.
+            logprobs: one a token of the answer.
+            pictures: float[N, S, S, 3], as the encoder takes them.
+        """
+        encoder = self.backbone.vision_encoder
+        told = None
+        if isinstance(encoder, KnowsItsCertainty):
+            told = encoder.answer_certainty(question, answer, pictures)
+        return certainty_of(logprobs, self.certainty_temperature) if told is None else float(told)
+
+    def _beams(self, request: Request, sampler: BeamSampler) -> list[list[int]]:
         logits, state, features = self._prefilled(request)
         return beam_search(
-            self.phases, logits, state, request.sampler, request.stop_ids, request.limits, features
+            self.phases, logits, state, sampler, request.stop_ids, request.limits, features
         )
 
-    def _output(self, request: Request, answers: list[list[int]], strip_prompt: bool) -> Any:
-        """Texts, or padded arrays where there is no preprocessor."""
+    def _texts(
+        self,
+        request: Request,
+        answers: list[list[int]],
+        texts: list[AnswerText | None],
+        strip_prompt: bool,
+    ) -> list[str]:
+        """Texts of the answers' tokens; those that a stop text may have cut are there already."""
+        to_text = self.preprocessor.generate_postprocess
         rows = answers if strip_prompt else request.with_prompts(answers)
-        padded = pad_rows(rows, np.shape(request.inputs["token_ids"])[1])
-        if self.preprocessor is None:
-            return padded
-        return self.preprocessor.generate_postprocess(padded)
+        plain = list(to_text(pad_rows(rows, request.length)))
+        if all(text is None for text in texts):
+            return plain
+        fronts = [""] * len(rows)
+        if not strip_prompt:
+            none: list[list[int]] = [[] for _ in rows]
+            fronts = to_text(pad_rows(request.with_prompts(none), request.length))
+        return [
+            whole if text is None else front + text.ended()
+            for whole, front, text in zip(plain, fronts, texts, strict=True)
+        ]
 
     def _detokenize(self, ids: Sequence[int]) -> str:
         text: str = self.preprocessor.tokenizer.detokenize(list(ids), skip_special_tokens=True)
         return text
 
-    @staticmethod
-    def _refuse_beams(sampler: Sampler) -> None:
-        if isinstance(sampler, keras_hub.samplers.BeamSampler):
-            raise SamplingError("beam search has no answer before its end: use generate()")
+
+def beams_cannot_stream() -> SamplingError:
+    """The error of whoever wants an answer before its end."""
+    return SamplingError("beam search has no answer before its end: use generate()")

@@ -9,15 +9,14 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-from keras_hub.samplers import Sampler
 
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts
-from dl_techniques.models.vlm.fast_vlm.prompt.records import Record
+from dl_techniques.models.vlm.fast_vlm.answer.choice import Choice
+from dl_techniques.models.vlm.fast_vlm.prompt.records import Record, to_records
 from dl_techniques.typing import Tensor
 
 StopIds = Literal["auto"] | Sequence[int] | None
-Seed = int | Sequence[int] | np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -29,16 +28,25 @@ class Request:
         prompts: The same, aligned.
         limits: int[B]. Most new tokens of every row.
         stop_ids: Tokens that end an answer.
-        sampler: How to choose.
-        seed: Of the rows' random streams.
+        choice: How its tokens are chosen.
+        questions: The last message of every prompt, where the prompts are texts.
     """
 
     inputs: Mapping[str, Any]
     prompts: Prompts
     limits: np.ndarray
     stop_ids: Collection[int]
-    sampler: Sampler
-    seed: Seed
+    choice: Choice
+    questions: Sequence[str] = ()
+
+    @property
+    def length(self) -> int:
+        """Places of a row, L."""
+        return int(np.shape(self.inputs["token_ids"])[1])
+
+    def pictures(self, row: int) -> np.ndarray:
+        """The pictures of a row: float[N, S, S, 3]."""
+        return self._array("images")[row][self.prompts.used[row]]
 
     def contents(self) -> list[list[np.ndarray]]:
         """Of every row its own tokens and pictures, without padding."""
@@ -58,28 +66,37 @@ class Request:
         return np.asarray(keras.ops.convert_to_numpy(self.inputs[key]))
 
 
-def limits_of(lengths: np.ndarray, longest: int, max_new_tokens: int | None) -> np.ndarray:
+def questions_of(batch: Any) -> list[str]:
+    """The last message of every prompt."""
+    return [str(record.messages[-1]["content"]) for record in to_records(batch)]
+
+
+def limits_of(
+    lengths: np.ndarray, longest: int, max_new_tokens: Sequence[int | None]
+) -> np.ndarray:
     """Most new tokens of every row: int[B].
 
     Args:
         lengths: int[B]. Tokens of every prompt.
         longest: Most tokens of prompt and answer together.
-        max_new_tokens: Most tokens of an answer; None for what `longest` leaves.
+        max_new_tokens: B times the most tokens of an answer; None for what `longest` leaves.
 
     Raises:
-        PromptError: a prompt leaves no room, or `max_new_tokens` is less than 1.
+        PromptError: a prompt leaves no room, or a number of tokens is less than 1.
     """
     if (lengths >= longest).any():
         raise PromptError(
             f"a prompt has {int(lengths.max())} tokens, which leaves no room for an answer in "
             f"{longest}; shorten it or use fewer pictures"
         )
-    room = longest - lengths
-    if max_new_tokens is None:
-        return room
-    if max_new_tokens < 1:
-        raise PromptError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    return np.minimum(room, max_new_tokens)
+    limits = longest - lengths
+    for i, wanted in enumerate(max_new_tokens):
+        if wanted is None:
+            continue
+        if wanted < 1:
+            raise PromptError(f"max_new_tokens must be at least 1, got {wanted}")
+        limits[i] = min(limits[i], wanted)
+    return limits
 
 
 def stop_ids_of(preprocessor: keras.layers.Layer, stop_token_ids: StopIds) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ def check_sampler(sampler: Sampler) -> None:
     if isinstance(sampler, keras_hub.samplers.BeamSampler):
         if sampler.return_all_beams:
             raise SamplingError("generate() returns the best beam; use return_all_beams=False")
-        _whole(sampler.num_beams, f"num_beams of {name}")
+        whole(sampler.num_beams, f"num_beams of {name}")
     elif type(sampler).__call__ is not Sampler.__call__:
         raise SamplingError(
             f"{name} runs a decoding loop of its own, which FastVLMCausalLM does not support; use "
@@ -61,14 +61,14 @@ def check_sampler(sampler: Sampler) -> None:
         )
     check_temperature(sampler.temperature, f"temperature of {name}")
     if isinstance(sampler, keras_hub.samplers.TopKSampler):
-        _whole(sampler.k, f"k of {name}")
+        whole(sampler.k, f"k of {name}")
     if isinstance(sampler, keras_hub.samplers.TopPSampler):
-        if not 0.0 < _number(sampler.p) <= 1.0:
+        if not 0.0 < as_number(sampler.p) <= 1.0:
             raise SamplingError(
                 f"p of {name} must be above 0 and at most 1, got {sampler.p!r:.100}"
             )
         if sampler.k is not None:
-            _whole(sampler.k, f"k of {name}", " or None")
+            whole(sampler.k, f"k of {name}", " or None")
 
 
 def check_temperature(temperature: Any, what: str = "temperature") -> float:
@@ -81,7 +81,7 @@ def check_temperature(temperature: Any, what: str = "temperature") -> float:
     Raises:
         SamplingError: it is none.
     """
-    value = _number(temperature)
+    value = as_number(temperature)
     if not 0.0 <= value < math.inf:
         raise SamplingError(
             f"{what} must be a finite number of at least 0 (0 is greedy), got {temperature!r:.100}"
@@ -103,22 +103,22 @@ def check_seed(seed: Any, rows: int) -> int | list[int] | None:
         return None
     many = isinstance(seed, np.ndarray) and seed.ndim > 0
     if not many and (isinstance(seed, (str, bytes)) or not isinstance(seed, Sequence)):
-        return _whole(seed, "seed", " or None", least=0)
+        return whole(seed, "seed", " or None", least=0)
     if len(seed) != rows:
         raise SamplingError(
             f"{rows} prompts need as many seeds, got {len(seed)}; give one per prompt, or one "
             "number for all"
         )
-    return [_whole(s, f"seed {i}", least=0) for i, s in enumerate(seed)]
+    return [whole(s, f"seed {i}", least=0) for i, s in enumerate(seed)]
 
 
 def is_greedy(sampler: Sampler) -> bool:
     """Whether the sampler always takes the likeliest token: so does every one at temperature 0."""
-    cold = _number(sampler.temperature) < GREEDY_BELOW
+    cold = as_number(sampler.temperature) < GREEDY_BELOW
     return isinstance(sampler, keras_hub.samplers.GreedySampler) or cold
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
     """A number as a float; NaN, which is in no range, for anything else."""
     if isinstance(value, (str, bytes, bool)):
         return math.nan
@@ -130,7 +130,7 @@ def _number(value: Any) -> float:
         return math.inf
 
 
-def _whole(value: Any, what: str, otherwise: str = "", least: int = 1) -> int:
+def whole(value: Any, what: str, otherwise: str = "", least: int = 1) -> int:
     """A whole number of at least `least`."""
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)

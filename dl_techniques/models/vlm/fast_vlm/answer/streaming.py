@@ -10,10 +10,11 @@ import numpy as np
 
 from dl_techniques.models.vlm.fast_vlm.answer.finite import NOT_FINITE, non_finite_error
 from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState, Phases
+from dl_techniques.models.vlm.fast_vlm.answer.rows.answer_text import AnswerText
+from dl_techniques.models.vlm.fast_vlm.answer.rows.row_choice import RowChooser, TokenLogprob
 from dl_techniques.typing import Tensor
 
 NO_TOKEN = -1
-INCOMPLETE = "\ufffd"  # what the bytes of half a character decode to
 
 
 class TokenLoop:
@@ -57,7 +58,8 @@ class TokenLoop:
         self._stop_ids = list(stop_ids)
         self._limits = limits
         self._steps = 0
-        self._done = limits <= 0
+        self._done = np.asarray(limits) <= 0
+        self._given = np.zeros(len(self._done), "int64")
         self._last: Any = None  # the tokens of the step before; none before the first
         self._features = features
 
@@ -73,6 +75,7 @@ class TokenLoop:
         self._last, self._logits = self._choose(self._logits), None
         tokens = self._checked(keras.ops.convert_to_numpy(self._last))
         self._steps += 1
+        self._given += tokens != NO_TOKEN
         self._done = self._done | np.isin(tokens, self._stop_ids) | (self._steps >= self._limits)
         return tokens
 
@@ -89,48 +92,95 @@ class TokenLoop:
             self._last = np.maximum(chosen, 0)  # rows that are done, whatever they read
         return np.where(self._done, NO_TOKEN, chosen)
 
-    def collect(self) -> list[list[int]]:
-        """Runs to the end: the tokens of every row."""
+    def finish(self, row: int) -> None:
+        """Ends a row's answer before its stop token or its limit."""
+        self._done[row] = True
+
+    def logprobs(self, row: int) -> list[TokenLogprob]:
+        """One for each token of a row, where its settings ask for them."""
+        if not isinstance(self._choose, RowChooser):
+            return []
+        # A row that is done goes on being chosen for until the last one is.
+        return self._choose.rows[row].logprobs[: self._given[row]]
+
+    def collect(self, answers: Sequence[AnswerText | None] = ()) -> list[list[int]]:
+        """Runs to the end: the tokens of every row.
+
+        Args:
+            answers: One a row, for those that a stop text may end; or nothing.
+        """
         rows: list[list[int]] = [[] for _ in self._limits]
+        watched = list(answers) or [None] * len(rows)
         for tokens in self:
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                if token != NO_TOKEN:
-                    row.append(token)
+            for i, token in enumerate(tokens.tolist()):
+                if token == NO_TOKEN:
+                    continue
+                rows[i].append(token)
+                answer = watched[i]
+                if answer is not None:
+                    answer.add(token)
+                    if answer.stopped is not None:
+                        self.finish(i)
         return rows
 
 
 class TextStream(Iterator[str]):
     """Text pieces of one answer, as its tokens come.
 
-    A piece never ends inside a character: bytes of an unfinished one wait for the rest. The
-    pieces joined are the whole answer.
+    A piece never ends inside a character: bytes of an unfinished one wait for the rest, and what
+    may be the beginning of a stop text waits as well. The pieces joined are the whole answer.
 
     Args:
         loop: The tokens of one row. It may be a function that starts the work, called when the
             first piece is asked for.
-        detokenize: Token ids -> text, special tokens left out.
+        answer: Makes text of the tokens.
         on_end: Called once, when the answer has ended or the stream was closed.
 
     Attributes:
-        text: The pieces so far, joined.
-        token_ids: The tokens so far, a stop token included.
         finished: Whether the answer has ended.
     """
 
     def __init__(
         self,
         loop: TokenLoop | Callable[[], TokenLoop],
-        detokenize: Callable[[Sequence[int]], str],
+        answer: AnswerText,
         on_end: Callable[[TextStream], None] | None = None,
     ) -> None:
-        self.text = ""
-        self.token_ids: list[int] = []
         self.finished = False
         self._start = loop
         self._loop: TokenLoop | None = None
-        self._detokenize = detokenize
+        self._answer = answer
         self._on_end = on_end
-        self._waiting: list[int] = []
+        self._certainty: Callable[[], float] | None = None
+
+    @property
+    def text(self) -> str:
+        """The pieces so far, joined."""
+        return self._answer.text
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens so far, a stop token and those of a stop text included."""
+        return self._answer.token_ids
+
+    @property
+    def stopped(self) -> str | None:
+        """The stop text that ended the answer, or None."""
+        return self._answer.stopped
+
+    @property
+    def logprobs(self) -> list[TokenLogprob]:
+        """One a token, where the answer's settings ask for them."""
+        return self._loop.logprobs(0) if self._loop is not None else []
+
+    @property
+    def certainty(self) -> float | None:
+        """The probability that the answer so far is right; None where it was not asked for."""
+        return self._certainty() if self._certainty is not None and self.token_ids else None
+
+    def certainty_by(self, compute: Callable[[], float]) -> None:
+        """Has the certainty computed, when it is looked at."""
+        self._certainty = compute
 
     @property
     def loop(self) -> TokenLoop:
@@ -153,17 +203,10 @@ class TextStream(Iterator[str]):
         return piece
 
     def _step(self) -> str:
-        """Takes one token: the text that became complete with it, or what is left at the end."""
+        """Takes one token: the text that became certain with it, or what is left at the end."""
         tokens = next(self.loop, None)
-        if tokens is not None:
-            self.token_ids.append(int(tokens[0]))
-            self._waiting.append(int(tokens[0]))
-        piece = self._detokenize(self._waiting) if self._waiting else ""
-        if tokens is not None and piece.endswith(INCOMPLETE):
-            return ""
-        self._waiting = []
-        self.text += piece
-        if tokens is None:
+        piece = self._answer.end() if tokens is None else self._answer.add(int(tokens[0]))
+        if tokens is None or self.stopped is not None:
             self.close()
         return piece
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dl_techniques.models.vlm.fast_vlm import FastVLMTokenizer
+from dl_techniques.models.vlm.fast_vlm.answer.rows.answer_text import AnswerText
 from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream, TokenLoop
 
 TEXT = "Größe: 🦉 猫!\nté"
@@ -29,7 +30,7 @@ class OneStepAtATime(TokenLoop):
 
 def stream_of(tokenizer, ids, **more):
     decode = lambda pending: tokenizer.detokenize(list(pending), skip_special_tokens=True)  # noqa: E731
-    return TextStream(OneStepAtATime(ids), decode, **more)
+    return TextStream(OneStepAtATime(ids), AnswerText(decode), **more)
 
 
 def test_pieces_are_whole_characters(tokenizer):

@@ -1,0 +1,1 @@
+"""One answer of a batch: its settings, how its tokens are chosen, its text."""
