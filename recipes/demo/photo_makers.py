@@ -60,6 +60,11 @@ class SeenOptions:
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """The tags take no options."""
+
+
+@dataclass(frozen=True)
 class TellingOptions:
     """How the decoder learns.
 
@@ -150,6 +155,7 @@ class PhotoDemo:
 
     def tags(self, settings: StageSettings, folder: Path) -> None:
         """Scores, calibration, facts; leaves both towers and the tags as one preset."""
+        settings.read_options(Nothing)
         seen, place = folder / "seen", folder / settings.name
         names, trained = _ordered_names()
         place_of = {name: index for index, name in enumerate(names)}
