@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from dl_techniques.models.vision.fast_vlm.model import FastVLM as FastVLM
     from dl_techniques.models.vision.mobile_one.model import MobileOne as MobileOne
+    from dl_techniques.models.vision.towers.model import Towers as Towers
     from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone as FastVLMBackbone
     from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM as FastVLMCausalLM
     from dl_techniques.models.vlm.fast_vlm import (
@@ -42,6 +43,7 @@ _EXPORTS = {
     "FastVLM": "dl_techniques.models.vision.fast_vlm.model",
     "MobileOne": "dl_techniques.models.vision.mobile_one.model",
     "EfficientNetLite": "dl_techniques.models.vision.efficientnet_lite.model",
+    "Towers": "dl_techniques.models.vision.towers.model",
     "FastVLMBackbone": _VLM,
     "FastVLMCausalLM": _VLM,
     "FastVLMCausalLMPreprocessor": _VLM,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 Size = tuple[int, int]
-NAMES = ("FastVLM", "MobileOne", "EfficientNetLite", "FastVLMCausalLM")
+NAMES = ("FastVLM", "MobileOne", "EfficientNetLite", "Towers", "FastVLMCausalLM")
 WITHOUT_SIZE = 256
 """Side of the pictures where neither the network nor its preprocessing names one."""
 

@@ -89,10 +89,12 @@ def load(cls: type, source: str | Path, overrides: dict[str, Any]) -> Any:
                 f"{source}: no {path.name} there; give a folder that save_to_preset wrote, or a "
                 ".keras file"
             )
-    model, is_part = _build(cls, config_path, overrides)
+    model, whole = _build(cls, config_path, overrides)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            file = encoder_weights(source, scratch) if is_part else weights_path
+            file = weights_path
+            if whole is not None:
+                file = encoder_weights(source, scratch, whole, cls.__name__)
             model.load_weights(file)
             _refuse_leftovers(model, file)
     except _UNREADABLE as error:
@@ -117,11 +119,11 @@ def _refuse_leftovers(model: keras.Model, path: Path) -> None:
         raise ValueError(f"it holds {found} arrays for a network of {len(model.weights)}")
 
 
-def _build(cls: type, path: Path, overrides: dict[str, Any]) -> tuple[Any, bool]:
-    """The network, and whether it is part of a vision-language model."""
+def _build(cls: type, path: Path, overrides: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
+    """The network, and the config of the vision-language model that it is a part of."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
-        document = encoder_document(whole)
+        document = encoder_document(whole, cls.__name__)
         found, config = document["class_name"], dict(document["config"])
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
@@ -139,7 +141,7 @@ def _build(cls: type, path: Path, overrides: dict[str, Any]) -> tuple[Any, bool]
         network = keras.saving.deserialize_keras_object(
             {**document, "config": {**config, **overrides}}
         )
-        return network, document is not whole
+        return network, None if document is whole else whole
     except _UNREADABLE as error:
         if overrides and isinstance(error, VariantError):
             raise  # the file is whole, what was asked for does not go with it

@@ -30,7 +30,7 @@ class SwitchableModel(Reparameterizable, PictureParts, PortableCompile, TracedOn
     """A functional network of switchable layers.
 
     Subclasses call `super().__init__(inputs=..., outputs=..., name=...)`, set their sublayers and
-    then call `start_in(reparameterized)`.
+    then call `start_in(reparameterized)`, or `start_as_built()` where their parts come in a form.
 
     Attributes:
         quantization: how its layers are quantized, as `dl_techniques.compression` noted it: the
@@ -51,10 +51,14 @@ class SwitchableModel(Reparameterizable, PictureParts, PortableCompile, TracedOn
         Raises:
             VariantError: another word.
         """
-        self._compiled_form: dict[str, bool] | None = None
-        self._function_forms: dict[str, dict[str, bool]] = {}
         for path, switch in list(self.switches()):
             switch.declare_form(_wanted_form(forms, path, switch.is_fold))
+        self.start_as_built()
+
+    def start_as_built(self) -> None:
+        """Leaves every switch in the form that it has."""
+        self._compiled_form: dict[str, bool] | None = None
+        self._function_forms: dict[str, dict[str, bool]] = {}
         sync_variables(self)
         self.hold_parts()
 
