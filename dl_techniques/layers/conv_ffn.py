@@ -53,7 +53,7 @@ class ConvFFN(SwitchableLayer):
 
     Example:
         >>> import numpy as np
-        >>> ConvFFN(16)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        >>> tuple(ConvFFN(16)(np.ones((1, 4, 4, 8), "float32")).shape[1:])
         (4, 4, 8)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, section 3.3.

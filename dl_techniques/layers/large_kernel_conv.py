@@ -35,7 +35,7 @@ class LargeKernelConv(SwitchableLayer):
 
     Example:
         >>> import numpy as np
-        >>> LargeKernelConv(8)(np.ones((1, 8, 8, 4), "float32")).shape[1:]
+        >>> tuple(LargeKernelConv(8)(np.ones((1, 8, 8, 4), "float32")).shape[1:])
         (4, 4, 8)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, section 3.3; Ding et al., "Scaling Up
@@ -142,7 +142,7 @@ class PatchEmbedding(Reparameterizable, LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> PatchEmbedding(8)(np.ones((1, 8, 6, 4), "float32")).shape[1:]
+        >>> tuple(PatchEmbedding(8)(np.ones((1, 8, 6, 4), "float32")).shape[1:])
         (4, 3, 8)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, figure 2.

@@ -38,7 +38,7 @@ class ConvNorm(LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> ConvNorm(8, 3, strides=2)(np.ones((1, 4, 4, 3), "float32")).shape[1:]
+        >>> tuple(ConvNorm(8, 3, strides=2)(np.ones((1, 4, 4, 3), "float32")).shape[1:])
         (2, 2, 8)
     """
 
@@ -150,7 +150,7 @@ class MobileOneBlock(SwitchableLayer):
         >>> block = MobileOneBlock(8, strides=2)
         >>> y = block(np.ones((1, 8, 8, 3), "float32"))
         >>> block.reparameterize()
-        >>> y.shape[1:], len(block.weights)
+        >>> tuple(y.shape[1:]), len(block.weights)
         ((4, 4, 8), 2)
 
     Reference: Vasu et al., "MobileOne", arXiv:2206.04040, figure 3.

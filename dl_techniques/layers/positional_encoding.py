@@ -22,7 +22,7 @@ class ConditionalPositionalEncoding(SwitchableLayer):
 
     Example:
         >>> import numpy as np
-        >>> ConditionalPositionalEncoding()(np.ones((1, 4, 4, 2), "float32")).shape[1:]
+        >>> tuple(ConditionalPositionalEncoding()(np.ones((1, 4, 4, 2), "float32")).shape[1:])
         (4, 4, 2)
 
     Reference: Chu et al., "Conditional Positional Encodings for Vision Transformers",

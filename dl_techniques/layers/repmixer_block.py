@@ -246,7 +246,7 @@ class ConvolutionalStem(Reparameterizable, LayerOfParts):
         >>> stem = ConvolutionalStem(8)
         >>> y = stem(np.ones((1, 16, 12, 3), "float32"))
         >>> stem.reparameterize()
-        >>> y.shape[1:], stem.reparameterized
+        >>> tuple(y.shape[1:]), stem.reparameterized
         ((4, 3, 8), True)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, section 3.3.

@@ -24,7 +24,7 @@ class Joined:
         >>> q, k = keras.Variable(np.zeros((3, 4))), keras.Variable(np.zeros((3, 2)))
         >>> joined = Joined([Entry("q", q, DENSE), Entry("k", k, DENSE)])
         >>> joined.assign(np.ones((6, 3), "float32"))
-        >>> joined.shape, q.shape, float(k.numpy().sum())
+        >>> tuple(joined.shape), tuple(q.shape), float(k.numpy().sum())
         ((6, 3), (3, 4), 6.0)
     """
 

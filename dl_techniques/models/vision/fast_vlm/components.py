@@ -46,7 +46,7 @@ class AttentionBlock(ScaledFFN):
 
     Example:
         >>> import numpy as np
-        >>> AttentionBlock(num_heads=2)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        >>> tuple(AttentionBlock(num_heads=2)(np.ones((1, 4, 4, 8), "float32")).shape[1:])
         (4, 4, 8)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, figure 2.
@@ -187,7 +187,7 @@ class Stage(Reparameterizable, LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> Stage(2, "repmixer", num_heads=1)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        >>> tuple(Stage(2, "repmixer", num_heads=1)(np.ones((1, 4, 4, 8), "float32")).shape[1:])
         (4, 4, 8)
     """
 
