@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from logging.handlers import RotatingFileHandler
@@ -51,7 +52,7 @@ def set_up_logs(folder: str | Path, name: str = "server.log") -> Path:
             f"the log {path} cannot be written: {error.strerror}; name a folder by --log-dir"
         ) from error
     file.setFormatter(logging.Formatter(FORMAT))
-    if hasattr(sys.stderr, "reconfigure"):
+    if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
     console = logging.StreamHandler()
     console.setFormatter(Marked(FORMAT))
