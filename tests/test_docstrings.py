@@ -1,4 +1,4 @@
-"""The examples of docstrings run as they stand there."""
+"""The examples of docstrings run as they stand there, on every backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dl_techniques"
 
