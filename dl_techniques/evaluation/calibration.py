@@ -27,8 +27,8 @@ def calibration_error(certainty: Numbers, right: Flags, bins: int = BINS) -> flo
         ValueError: nothing given, shapes that differ, or a certainty outside [0, 1].
 
     Example:
-        >>> calibration_error([0.9, 0.9, 0.2], [True, True, False])
-        0.13333333333333333
+        >>> round(calibration_error([0.9, 0.9, 0.2], [True, True, False]), 3)
+        0.133
     """
     values, hits = _checked(certainty, right)
     places = np.minimum((values * bins).astype(int), bins - 1)
