@@ -65,7 +65,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_missing_extra_is_named() -> None:
-    needs_none = ["__version__", "FastVLM", "MobileOne", "EfficientNetLite"]
+    needs_none = ["__version__", "FastVLM", "MobileOne", "EfficientNetLite", "Towers"]
     needs_none += ["keep_compiled_programs", "keep_freed_memory"]
     names = [name for name in dl_techniques.__all__ if name not in needs_none]
     code = (

@@ -39,19 +39,20 @@ def main(arguments: list[str] | None = None) -> None:
     options = made.parse_args(arguments)
     if options.mean is not None and not is_whole_model(options.start):
         made.error("--mean is taken with an earlier whole model: name it with --start")
+    photos = options.photos is not None
+    if photos and (options.labels is None or options.start is None or options.mean is not None):
+        made.error("--photos is taken with --labels and --start, and without --mean")
     recipe = Recipe.from_file(options.recipe)
     fetch.main(["--work", str(options.work)])
     folder = options.work / options.recipe.stem
     last = list(recipe.stages)[-1]
-    if options.photos is None:
-        recipe.run(folder, Demo(options.work, options.clothing, options.start).makers())
-        finish(load_model(folder / last / "preset"), options.out, options.start, options.mean)
+    if photos:
+        photo = PhotoDemo(options.work, options.photos, options.labels, options.start)
+        recipe.run(folder, photo.makers())
+        load_model(folder / last / "preset").save_to_preset(options.out, weights_dtype="float16")
         return
-    if options.labels is None or options.start is None or options.mean is not None:
-        made.error("--photos is taken with --labels and --start, and without --mean")
-    photo = PhotoDemo(options.work, options.photos, options.labels, options.start)
-    recipe.run(folder, photo.makers())
-    load_model(folder / last / "preset").save_to_preset(options.out, weights_dtype="float16")
+    recipe.run(folder, Demo(options.work, options.clothing, options.start).makers())
+    finish(load_model(folder / last / "preset"), options.out, options.start, options.mean)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ from recipes.demo.stages.finetune import with_answers_alone
 
 DRAWN_CERTAINTIES = ((0.55, 0.7, 1.0), (0.2, 0.4, 0.7), (0.25, 0.0, 0.4))
 """Share of the made-up tags, and the probability of their best name from, to."""
+NAMES_AT_ONCE = 12
+"""Names that a made-up picture could be."""
 TURNS = (1, 1, 1, 2)
 """Of the conversations of a batch at most; one of these numbers."""
 
@@ -156,8 +158,8 @@ def made_up(tags: NameTags, facts: np.ndarray, count: int, rng: np.random.Genera
         least = max(best, 0.02)
         known[row] = rng.uniform(least, 1.0) if rng.random() < 0.5 else min(1.0, least * 1.05)
         top = best / known[row]
-        others = rng.choice(len(tags.names), size=12, replace=False)
-        rest = rng.dirichlet(np.full(11, rng.choice([0.15, 0.6]))) * (1 - top)
+        others = rng.permutation(len(tags.names))[:NAMES_AT_ONCE]
+        rest = rng.dirichlet(np.full(len(others) - 1, rng.choice([0.15, 0.6]))) * (1 - top)
         names[row, others[0]] = top
         names[row, others[1:]] = np.minimum(rest, top * 0.98)
         if rng.random() < 0.35:
