@@ -56,6 +56,8 @@ def test_certainties_are_measured_where_there_are_some(questions: QuestionSet) -
     """An answerer that is right about red, and sure of it."""
 
     class Certain:
+        runtime = "none"
+
         def stream(self, question: str, pictures: list, max_new_tokens: int | None = None) -> None:
             raise AssertionError("a set is answered in batches")
 
