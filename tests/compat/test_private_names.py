@@ -31,7 +31,7 @@ def trees() -> Iterator[tuple[Path, ast.Module]]:
 def our_own(tree: ast.Module) -> Iterator[str]:
     """Private names that a file defines or assigns."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.attr

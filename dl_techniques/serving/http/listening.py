@@ -54,6 +54,8 @@ def make_server(app: Any, engine: Engine, **more: Any) -> Server:
         **more: `drain`, and what else `uvicorn.Config` takes, such as `ssl_certfile`.
     """
     drain = more.pop("drain", DRAIN_SECONDS)
+    # `access_log=False` does not stop it in every case, and it writes addresses with their queries.
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     config = uvicorn.Config(
         app,
         http=Patient,

@@ -118,8 +118,14 @@ def test_large_bodies(known):
 
 
 def test_large_headers(guarded):
-    with closing(raw(guarded, b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 200_000)) as peer:
-        assert peer.recv(65536).startswith(b"HTTP/1.1 400")
+    head = b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: "
+    with closing(raw(guarded)) as peer:
+        try:
+            peer.sendall(head + b"x" * 200_000)
+            said = peer.recv(65536)
+        except OSError:  # cut while we were still sending
+            said = b""
+        assert said == b"" or said.startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize(

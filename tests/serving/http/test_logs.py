@@ -66,11 +66,10 @@ def test_words_where_they_are_wanted(engine, caplog):
 def test_queries_of_addresses_stay_out(client, caplog):
     with caplog.at_level(logging.INFO):
         client.get("/v1/models?token=secret")
-    assert (
-        "/v1/models" in caplog.text
-        and "secret"
-        not in caplog.text.replace("HTTP Request", "")[: caplog.text.find("HTTP Request")]
-    )
+    # The client of this test logs its own addresses.
+    ours = [r.getMessage() for r in caplog.records if r.name != "httpx"]
+    assert any("/v1/models" in line for line in ours)
+    assert not any("secret" in line for line in ours)
 
 
 def test_files_are_rotated(tmp_path, root, monkeypatch, capsys):
