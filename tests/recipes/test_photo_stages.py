@@ -47,10 +47,6 @@ def model() -> FastVLMCausalLM:
     )  # fmt: skip
     said = "what is this? I am not sure what this is. It may be a photo of"
     texts = [*NAMES, said, "yes no maybe"]
-        *NAMES,
-        "what is this? I am not sure what this is. It may be a photo of",
-        "yes no maybe",
-    ]
     tokenizer = FastVLMTokenizer.from_texts(20 * texts, vocabulary_size=330)
     decoder = keras_hub.models.QwenBackbone(
         vocabulary_size=tokenizer.vocabulary_size(), num_layers=1, num_query_heads=2,
