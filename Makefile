@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 BACKENDS ?= tensorflow jax torch
 DEMO_STAMP := $(VENV)/.installed-demo
 TEST_STAMP := $(VENV)/.installed-test
-TEST_EXTRAS := dev,export,jax,notebooks,tensorflow,torch,vlm
+TEST_EXTRAS := dev,export,heic,jax,notebooks,serve,tensorflow,torch,vlm
 
 .DELETE_ON_ERROR:
 .PHONY: demo test test-full lint format clean help

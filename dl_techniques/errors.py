@@ -100,6 +100,18 @@ class TrainingError(DLTechniquesError, ValueError):
     """A stage cannot be trained as asked, or what is in its folder belongs to another one."""
 
 
+class ServingError(DLTechniquesError, RuntimeError):
+    """A service cannot be started as asked, or does not answer."""
+
+
+class QueueFullError(ServingError):
+    """As many questions wait as may; ask again later."""
+
+
+class StoppedError(ServingError):
+    """The service is starting or stopping and takes no questions, or ended one of them."""
+
+
 class MissingExtraError(DLTechniquesError, ImportError):
     """An optional dependency is needed; the message names the extra to install."""
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Shape: TypeAlias = tuple[int | None, ...]
 """Of a tensor; None where a side is not known yet."""
+Sides: TypeAlias = tuple[int, ...]
+"""Of an array, all of them known."""
 
 
 class Tensor(Protocol):

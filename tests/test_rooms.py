@@ -145,6 +145,75 @@ def test_rooms_are_small() -> None:
     assert crowded == {}
 
 
+def told_by_name(tree: ast.AST) -> Iterator[int]:
+    """Lines where the name of an object's class decides something."""
+    for node in ast.walk(tree):
+        asked: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Match):
+            asked = [node.subject]
+        elif isinstance(node, ast.Subscript):  # a table by names
+            asked = [node.slice]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".get"):
+            asked = node.args[:1]
+        for part in (part for each in asked for part in ast.walk(each)):
+            if isinstance(part, ast.Attribute) and part.attr in ("__name__", "__qualname__"):
+                owner = ast.unparse(part.value)
+                if owner.startswith("type(") or owner.endswith("__class__"):
+                    yield node.lineno
+
+
+MAY_HAVE_ATTRIBUTES = {
+    "dl_techniques.evaluation.report": "the system may not tell how many cores are free",
+    "dl_techniques.models.vlm.fast_vlm.answer.requests": "tf.data, which is not imported for it",
+    "dl_techniques.data.images": "any array or open file is a picture",
+    "dl_techniques.data.pixels": "tensors of PyTorch, which is not imported for it",
+}
+"""Files that test objects of others for an attribute, and why; `compat` may."""
+
+
+def attributes_tested(tree: ast.AST) -> bool:
+    """Whether a file calls `hasattr`."""
+    return any(isinstance(node, ast.Name) and node.id == "hasattr" for node in ast.walk(tree))
+
+
+def test_nothing_is_told_by_the_name_of_its_class() -> None:
+    example = "if type(x).__name__ == 'A' or x.__class__.__name__ in names: pass"
+    assert len(list(told_by_name(ast.parse(example)))) == 2
+    assert not list(told_by_name(ast.parse("print(f'a {type(x).__name__}')")))
+    outside = [path for name, path in FILES.items() if room_of(name) != "compat"]
+    outside += [path for room in ("tools", "recipes") for path in (ROOT / room).rglob("*.py")]
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in outside
+        for line in told_by_name(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert found == []
+
+
+def test_few_files_test_for_attributes() -> None:
+    asking = {
+        name
+        for name, path in FILES.items()
+        if attributes_tested(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert {name for name in asking if room_of(name) != "compat"} == set(MAY_HAVE_ATTRIBUTES)
+
+
+def test_tensors_and_shapes_are_defined_once() -> None:
+    names = ("Shape", "Tensor")
+    defining = [
+        name
+        for name, path in FILES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in names)
+        or (isinstance(node, ast.AnnAssign) and ast.unparse(node.target) in names and node.value)
+        or (isinstance(node, ast.ClassDef) and node.name in names)
+    ]
+    assert set(defining) == {f"{PACKAGE}.typing"}
+
+
 MAY_NAME_BACKENDS = ("kernels", "runtime", "compat", "backend", "training", "hosts", "cli")
 """Rooms that may ask which backend computes; `training` for distribution."""
 REPORT_THE_BACKEND = {"dl_techniques.evaluation.report", "dl_techniques.evaluation.speed"}

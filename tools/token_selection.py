@@ -18,11 +18,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from dl_techniques.cli.commands.evaluate import make_answerer
-from dl_techniques.data.images import load_image
 from dl_techniques.evaluation import QuestionSet, load_sets
+from dl_techniques.evaluation.answerer import KerasAnswerer
 from dl_techniques.evaluation.metrics import exact_match
 from dl_techniques.evaluation.report import machine
+from dl_techniques.evaluation.runner import answer_questions
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM
 from dl_techniques.runtime.memory import keep_freed_memory
 
@@ -51,13 +51,11 @@ def pick(questions: QuestionSet, limit: int | None) -> QuestionSet:
 
 def accuracy(model: FastVLMCausalLM, questions: QuestionSet) -> float:
     """Share of questions whose answer is exact."""
-    answer = make_answerer(model, MAX_NEW_TOKENS)
-    answers: list[str] = []
-    for start in range(0, len(questions.records), BATCH):
-        batch = questions.records[start : start + BATCH]
-        answers += answer([r.question for r in batch], [load_image(r.image) for r in batch])
-    targets = [record.answer for record in questions.records]
-    return exact_match(answers, targets) / len(targets)
+    records = questions.records
+    pictures = [record.image for record in records]
+    told = answer_questions(KerasAnswerer(model, MAX_NEW_TOKENS), records, pictures, BATCH)
+    answers = [answer for answer, _ in told]
+    return exact_match(answers, [record.answer for record in records]) / len(records)
 
 
 def accuracies(

@@ -18,8 +18,8 @@ import numpy as np
 from dl_techniques.checkpoints.tensor_files import TensorStore
 from dl_techniques.errors import CheckpointError
 from dl_techniques.runtime.lazy_build import place
+from dl_techniques.typing import Sides
 
-Shape = tuple[int, ...]
 SHOWN = 8
 
 
@@ -36,12 +36,12 @@ class Transform:
     """
 
     name: str
-    to_keras: Callable[[np.ndarray, Shape], np.ndarray]
+    to_keras: Callable[[np.ndarray, Sides], np.ndarray]
     to_source: Callable[[np.ndarray], np.ndarray]
-    source_shape: Callable[[Shape], Shape]
+    source_shape: Callable[[Sides], Sides]
 
 
-def _multiplied(array: np.ndarray, shape: Shape) -> np.ndarray:
+def _multiplied(array: np.ndarray, shape: Sides) -> np.ndarray:
     """(C * m, 1, k, k) -> (k, k, C, m): output channel c * m + j comes from input channel c."""
     height, width, channels, multiplier = shape
     return array.reshape(channels, multiplier, height, width).transpose(2, 3, 0, 1)
@@ -107,7 +107,7 @@ class Entry:
     optional: bool = False
 
     @property
-    def source_shape(self) -> Shape:
+    def source_shape(self) -> Sides:
         """The shape that the file must have."""
         return tuple(self.transform.source_shape(tuple(self.variable.shape)))
 

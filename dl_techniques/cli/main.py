@@ -26,6 +26,7 @@ from dl_techniques.cli.commands import (
     export,
     optimize,
     presets,
+    serve,
 )
 from dl_techniques.cli.notes import complain, printable, set_quiet
 from dl_techniques.errors import DLTechniquesError
@@ -33,7 +34,7 @@ from dl_techniques.version import __version__
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-COMMANDS = (describe, ask, chat, presets, convert, evaluate, benchmark, export, optimize)
+COMMANDS = (describe, ask, chat, presets, convert, evaluate, benchmark, export, optimize, serve)
 
 
 class Parser(argparse.ArgumentParser):

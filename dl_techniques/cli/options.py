@@ -122,6 +122,16 @@ def add_preset_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_server_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --server."""
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="ask a running `fastvlm serve` instead of loading a preset; its token is that of "
+        "FASTVLM_TOKEN",
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds --preset, --max-pixels, --max-new-tokens and --json."""
     add_preset_option(parser)

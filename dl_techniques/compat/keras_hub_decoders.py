@@ -54,16 +54,19 @@ def feed_forward_output(layer: Layer) -> Layer:
     return layer._feedforward_output_dense
 
 
-def cosines_and_sines(rotary: Layer, like: Tensor, index: Tensor | int) -> tuple[Tensor, Tensor]:
-    """The angles of a rotary embedding, of positions from `index` on.
+def cosines_and_sines(
+    rotary: Layer, like: Tensor, index: Tensor | int = 0, positions: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The angles of a rotary embedding.
 
     Args:
         rotary: `keras_hub.layers.RotaryEmbedding`.
         like: float[1, L, 1, size], for its shape.
-        index: scalar int, the first position.
+        index: scalar int, the first position, where they follow each other.
+        positions: int[B, L], where every row has its own.
 
     Returns:
-        float[1, L, 1, size] twice; both halves hold the same angles.
+        float[1, L, 1, size] or float[B, L, 1, size] twice; both halves hold the same angles.
     """
-    cosines, sines = rotary._compute_cos_sin_embedding(like, start_index=index)
+    cosines, sines = rotary._compute_cos_sin_embedding(like, start_index=index, positions=positions)
     return cosines, sines

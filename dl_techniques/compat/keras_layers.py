@@ -5,6 +5,7 @@ Needed for every change of form: fusing, quantizing, pruning, distilling, LoRA.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -104,6 +105,22 @@ def integer_kernel(layer: Layer) -> keras.Variable | None:
     """The variable behind `layer.kernel`, which makes floats of integers; None without one."""
     variable: keras.Variable | None = getattr(layer, "_kernel", None)
     return variable
+
+
+def has_automatic_name(layer: Layer) -> bool:
+    """Whether Keras made a layer's name from its class, a number behind it aside."""
+    bare = without_number(layer)
+    return bare.replace("_", "") == type(layer).__name__.replace("_", "").lower()
+
+
+def without_number(layer: Layer) -> str:
+    """A layer's name without the number that Keras puts behind a second one."""
+    return re.sub(r"_\d+$", "", layer.name)
+
+
+def quantization_config(layer: Layer) -> Any:
+    """By what rule Keras quantized a layer; None for a layer that it does not quantize."""
+    return getattr(layer, "quantization_config", None)
 
 
 def table_of(embedding: Layer) -> keras.Variable:

@@ -17,6 +17,29 @@ def build_for_training(model: keras.Model, specification: Any) -> None:
     model._symbolic_build(data_batch=specification)
 
 
+def fetch_state(model: keras.Model) -> None:
+    """Brings weights into the variables: on JAX they live in the training loop meanwhile."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def is_functional(model: keras.Model) -> bool:
+    """Whether a model is made of operations that Keras knows, so that it can be cloned."""
+    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+
+
+def undecayed(optimizer: keras.optimizers.Optimizer) -> tuple[str | None, set[Any]]:
+    """What `exclude_from_weight_decay` was given: a pattern of names, and keys of variables."""
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    keys = getattr(optimizer, "_exclude_from_weight_decay", None)
+    return None if pattern is None else pattern.pattern, set(keys or ())
+
+
+def key_of(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> Any:
+    """By what an optimizer knows a variable."""
+    return optimizer._var_key(variable)
+
+
 def number_of(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
     """The place of a variable among those that an optimizer changes."""
     return int(optimizer._get_variable_index(variable))

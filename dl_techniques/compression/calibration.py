@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -61,7 +62,7 @@ def show(model: keras.Model, pictures: Any, batch_size: int) -> None:
 
 
 def _batches(pictures: Any, batch_size: int) -> Iterable[Any]:
-    if hasattr(pictures, "shape"):
+    if isinstance(pictures, np.ndarray) or keras.ops.is_tensor(pictures):
         for start in range(0, len(pictures), batch_size):
             yield pictures[start : start + batch_size]
         return

@@ -110,7 +110,7 @@ def _whole_heads(model: FastVLM, scores: Scores) -> Scores:
 
 def _taylor(model: FastVLM, data: Any, loss: Any, max_batches: int) -> Scores:
     probe, recorder = copy_of(model), GradientRecorder()
-    if any(switch.is_fold and switch.fused_form for _, switch in probe.switches()):
+    if any(switch.is_fold and switch.inference_form for _, switch in probe.switches()):
         probe.reset_reparameterization()  # a folded network cannot be trained
     probe.reparameterize()
     probe.trainable = True  # what is frozen has an importance too

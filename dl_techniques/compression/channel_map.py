@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dl_techniques.errors import CompressionError
+from dl_techniques.models.picture_network import StagedNetwork
 from dl_techniques.models.vision.fast_vlm.components import AttentionBlock
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 
@@ -63,7 +64,7 @@ def channel_axes(model: FastVLM) -> list[Bound]:
         >>> tuple(entry.variable.shape), entry.axes
         ((96, 1000), ('width_2', None))
     """
-    if not isinstance(model, FastVLM):
+    if not isinstance(model, StagedNetwork):
         raise CompressionError(
             f"channels of a {type(model).__name__} cannot be pruned; give a FastVLM (of a "
             "vision-language model: its backbone.vision_encoder)"
@@ -96,7 +97,7 @@ def shortcuts(model: FastVLM) -> list[Shortcut]:
     return [
         Shortcut(block.identity, source, target)
         for block, source, target in blocks
-        if "identity" in block.form_parts(block.fused_form)
+        if "identity" in block.form_parts(block.inference_form)
     ]
 
 
@@ -108,7 +109,7 @@ def _stem(stem: Any) -> Iterator[Bound]:
 
 def _downsample(layer: keras.layers.Layer, i: int) -> Iterator[Bound]:
     large, before, inside = layer.large_kernel, f"width_{i - 1}", f"patch_{i}"
-    if large.fused_form:
+    if large.inference_form:
         yield from _conv(large.fused_conv, before, inside, True)
     else:
         yield from _conv_norm(large.large_conv, before, inside)
@@ -121,7 +122,7 @@ def _downsample(layer: keras.layers.Layer, i: int) -> Iterator[Bound]:
 def _stage(stage: Any, i: int) -> Iterator[Bound]:
     width = f"width_{i}"
     if stage.position is not None:
-        name = stage.position.form_parts(stage.position.fused_form)[0]
+        name = stage.position.form_parts(stage.position.inference_form)[0]
         yield from _conv(getattr(stage.position, name), width, width, True)
     for b, block in enumerate(stage.blocks):
         if isinstance(block, AttentionBlock):
@@ -129,12 +130,12 @@ def _stage(stage: Any, i: int) -> Iterator[Bound]:
         else:
             yield from _rep_mixer(block.token_mixer, width)
         yield from _conv_ffn(block.conv_ffn, width, f"hidden_{i}_{b}")
-        if not block.fused_form:
+        if not block.inference_form:
             yield Bound(block.layer_scale.gamma, (width,))
 
 
 def _rep_mixer(mixer: Any, width: str) -> Iterator[Bound]:
-    if mixer.fused_form:
+    if mixer.inference_form:
         yield from _conv(mixer.fused_conv, width, width, True)
         return
     yield from _mobile_one(mixer.mixer, width, width)
@@ -148,12 +149,12 @@ def _attention(block: keras.layers.Layer, width: str, place: str) -> Iterator[Bo
         yield from _norm(norm, width)
     yield from _dense(block.attention.qkv, width, f"qkv_{place}")
     yield from _dense(block.attention.proj, f"attention_{place}", width)
-    if not block.fused_form:
+    if not block.inference_form:
         yield Bound(block.attention_scale.gamma, (width,))
 
 
 def _conv_ffn(layer: keras.layers.Layer, width: str, hidden: str) -> Iterator[Bound]:
-    if layer.fused_form:
+    if layer.inference_form:
         yield from _conv(layer.folded_conv, width, width, True)
     else:
         yield from _conv_norm(layer.conv, width, width)
@@ -164,7 +165,7 @@ def _conv_ffn(layer: keras.layers.Layer, width: str, hidden: str) -> Iterator[Bo
 def _mobile_one(
     block: keras.layers.Layer, source: Label, target: str, squeeze: str = ""
 ) -> Iterator[Bound]:
-    if block.fused_form:
+    if block.inference_form:
         yield from _conv(block.fused_conv, source, target, block.depthwise)
     else:
         for name in block.form_parts(False):

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from dl_techniques.errors import CompressionError
+from dl_techniques.models.portable_compile import PortableCompile
 from dl_techniques.models.vision.switchable_model import SwitchableModel
 from dl_techniques.runtime.traced_once import TracedOnce
 from dl_techniques.typing import Tensor
@@ -92,7 +93,7 @@ def relative_squared_error(target: Any, output: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
-class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
+class FeatureDistiller(PortableCompile, TracedOnce, keras.distillation.Distiller):
     """Keras' Distiller, with features of different widths and one pass of the student a step.
 
     Keras' own runs the student a second time, in training mode, to get at its features (while
@@ -147,7 +148,7 @@ class FeatureDistiller(TracedOnce, keras.distillation.Distiller):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as a saved distiller was, so that its training can be resumed."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        super().compile_from_config(config)
         self.optimizer.build(self.trainable_variables)
 
     def _validate_input_compatibility(self, teacher: keras.Model, student: keras.Model) -> None:

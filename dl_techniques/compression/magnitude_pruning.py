@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from dl_techniques.compat.keras_layers import parts_of
+from dl_techniques.compat.keras_models import fetch_state
 from dl_techniques.compression.pruning_schedule import CubicSchedule
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.fusion import Array, as_float64
@@ -170,7 +171,7 @@ class MagnitudePruning(StatefulCallback):
         """Chooses anew at every `frequency`-th step, and applies the masks at all."""
         before, self._step = self._step, self._step + batch - self._batch
         self._batch = batch
-        _fetch_state(self.model)
+        fetch_state(self.model)
         if before // self.frequency < self._step // self.frequency:
             self._choose()
         self._apply()
@@ -238,7 +239,7 @@ class _Kernel:
         layer = self.layer
         if not isinstance(layer, MobileOneBlock):
             return [layer.kernel]
-        if layer.fused_form:
+        if layer.inference_form:
             return [layer.fused_conv.kernel]
         names = [name for name in layer.form_parts(False) if name != "identity"]
         return [getattr(layer, name).conv.kernel for name in names]
@@ -247,7 +248,7 @@ class _Kernel:
         layer = self.layer
         return (
             isinstance(layer, MobileOneBlock)
-            and not layer.fused_form
+            and not layer.inference_form
             and "identity" in layer.form_parts(False)
         )
 
@@ -277,9 +278,3 @@ def _prunable(layer: keras.layers.Layer) -> Iterator[_Kernel]:
         yield _Kernel(layer)
     for part in parts_of(layer):
         yield from _prunable(part)
-
-
-def _fetch_state(model: keras.Model) -> None:
-    """On JAX the weights live in the training loop; brings them into the variables."""
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()

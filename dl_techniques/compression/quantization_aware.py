@@ -19,6 +19,7 @@ import keras
 from keras import ops
 
 from dl_techniques.compat.keras_layers import named_parts
+from dl_techniques.compat.keras_models import is_functional
 from dl_techniques.compression.calibration import Range, show
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
@@ -95,8 +96,7 @@ def quantization_aware(
 def _folded_copy(model: keras.Model) -> Any:
     """An uncompiled copy with the same weights; fused and folded where it can be."""
     switchable = isinstance(model, SwitchableModel)
-    functional = hasattr(model, "operations") or isinstance(model, keras.Sequential)
-    if not switchable and not functional:
+    if not switchable and not is_functional(model):
         raise CompressionError(
             f"{model.name}, a {type(model).__name__}, is neither a FastVLM, a MobileOne nor a "
             "functional or sequential Keras model; of a FastVLMCausalLM take its vision encoder"

@@ -33,6 +33,9 @@ class ConversationDataset(keras.utils.PyDataset):
     at weight zero. Batches are prepared ahead in threads of this object: Keras' own workers
     carry batches over from one epoch to the next. Any number of threads gives the same batches.
 
+    The loss of a batch is the mean over its target tokens, however long the rows are padded: Keras
+    divides by all positions, and the weights make up for it.
+
     Args:
         records: Indexable of conversation dicts, prompt dicts with `responses`, see
             `FastVLMCausalLMPreprocessor`.
@@ -54,6 +57,8 @@ class ConversationDataset(keras.utils.PyDataset):
             weights, and the model computes logits at these positions alone: the same loss in less
             memory and time, the more so the larger the vocabulary. None: at all L positions.
         record_weights: float[N], times which a record's weights are taken; None for 1.
+        accumulate: Batches whose gradients make an update, as the optimizer's
+            `gradient_accumulation_steps`: the mean is then over the target tokens of all of them.
 
     Raises:
         PromptError: a record that cannot be encoded, or has more than `max_answer_tokens`, named
@@ -79,6 +84,7 @@ class ConversationDataset(keras.utils.PyDataset):
         max_queue_size: int = 10,
         max_answer_tokens: int | None = None,
         record_weights: np.ndarray | None = None,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         if batch_size < 1 or workers < 0 or max_queue_size < 1:
@@ -100,11 +106,18 @@ class ConversationDataset(keras.utils.PyDataset):
         self.images_per_record = images_per_record
         self.max_answer_tokens = max_answer_tokens
         self.record_weights = record_weights
+        self.accumulate = accumulate
         self.drop_remainder = drop_remainder
         if self.buckets[-1] > preprocessor.sequence_length:
             raise ValueError(
                 f"length_buckets={length_buckets} exceed the preprocessor's sequence_length="
                 f"{preprocessor.sequence_length}."
+            )
+        if accumulate < 1 or len(self) % accumulate:
+            raise ValueError(
+                f"accumulate={accumulate} must be at least 1 and divide the {len(self)} batches of "
+                "an epoch, or an update would gather batches of two epochs; change batch_size, or "
+                "leave records out."
             )
         self._order = self._order_of(self.epoch)
         self._threads = workers
@@ -160,17 +173,14 @@ class ConversationDataset(keras.utils.PyDataset):
 
     def _prepare(self, index: int, order: np.ndarray) -> Batch:
         """Batch `index` of an epoch in the given order."""
-        rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-        names = [f"record {row}" for row in rows]
-        encoded = self.preprocessor.encode(
-            [self.records[int(row)] for row in rows], learn=True, names=names
-        )
+        rows, names, encoded = self._encoded(index, order)
         missing = self.batch_size - len(encoded)
         encoded += [encoded[0]] * missing
         x, y, weight = self.preprocessor.pack_for_training(
             encoded, self._length(encoded, index), self.images_per_record
         )
         weight[self.batch_size - missing :] = 0.0
+        weight = self._per_token(weight, index, order)
         if self.max_answer_tokens is not None:
             self._check_answers(weight, names)
             positions, y, weight = answers_alone(y, weight, self.max_answer_tokens)
@@ -178,6 +188,23 @@ class ConversationDataset(keras.utils.PyDataset):
         if self.record_weights is not None:
             weight[: len(rows)] *= self.record_weights[rows][:, None]
         return x, y, weight
+
+    def _encoded(self, index: int, order: np.ndarray) -> tuple[np.ndarray, list[str], list[Any]]:
+        """The records of a batch: their places, their names, and what is made of them."""
+        rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+        names = [f"record {row}" for row in rows]
+        records = [self.records[int(row)] for row in rows]
+        return rows, names, self.preprocessor.encode(records, learn=True, names=names)
+
+    def _per_token(self, weight: np.ndarray, index: int, order: np.ndarray) -> np.ndarray:
+        """Weights by which the mean over all positions is that over the update's target tokens."""
+        targets = float((weight > 0).sum())
+        first = index - index % self.accumulate
+        for other in range(first, first + self.accumulate):
+            if other != index:
+                _, _, encoded = self._encoded(other, order)
+                targets += sum(int(row.learn[1 : self.buckets[-1] + 1].sum()) for row in encoded)
+        return weight * np.float32(self.accumulate * weight.size / targets)
 
     def _check_answers(self, weight: np.ndarray, names: Sequence[str]) -> None:
         """Refuses rows with more trained tokens than fit."""

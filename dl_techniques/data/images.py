@@ -2,8 +2,8 @@
 
 Rules: the EXIF orientation is applied; of an animation the first frame is taken; transparent
 parts show white; grey becomes three equal channels; 16 bit is scaled to 8 (65535 -> 255);
-float arrays lie in [0, 1]; colour profiles are not applied. Everything that cannot be read is
-an `ImageError` of one line that names the source.
+float arrays lie in [0, 1]; colour profiles are not applied; HEIC needs the extra `heic`.
+Everything that cannot be read is an `ImageError` of one line that names the source.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from dl_techniques.data.data_uri import decode_data_uri, is_data_uri
+from dl_techniques.data.heif import is_heif, open_heif
 from dl_techniques.data.pixels import rgb_of_array, rgb_of_image
 from dl_techniques.errors import ImageError, shorten
 
@@ -133,13 +134,15 @@ def _open(data: bytes, name: str, max_pixels: int, enough: int | None) -> Image.
             # Ours is checked two lines below, so it is lifted for the header alone.
             pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = Image.open(BytesIO(data))
+                image: Image.Image = Image.open(BytesIO(data))
             finally:
                 Image.MAX_IMAGE_PIXELS = pillow_limit
     except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            f"Picture {name} is not in a known picture format (it starts with {data[:12]!r})."
-        ) from error
+        if not is_heif(data):
+            raise ImageError(
+                f"Picture {name} is not in a known picture format (it starts with {data[:12]!r})."
+            ) from error
+        image = open_heif(data, name)
     except Exception as error:  # damaged headers raise whatever their parser stumbles over
         raise ImageError(f"Picture {name} has a damaged header: {_reason(error)}.") from error
     if enough is not None and image.width * image.height > max_pixels:

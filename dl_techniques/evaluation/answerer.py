@@ -14,20 +14,71 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from dl_techniques.data.images import ImageSource, load_image
-from dl_techniques.errors import PresetError
-from dl_techniques.loading.source import LITERT, LITERTLM, find
+from dl_techniques.errors import PresetError, SamplingError
+from dl_techniques.loading.source import LITERT, LITERTLM, OF_OTHER_RUNTIMES, Source, find_quickly
 
 if TYPE_CHECKING:
     import keras
 
+    from dl_techniques.loading.for_answers import Sampling
+
+
+KERAS = "keras"
+
+
+class Pieces(Protocol):
+    """One answer as it comes: an iterator over pieces of text.
+
+    Attributes:
+        text: the pieces so far, joined.
+        tokens: number of tokens so far; None where the runtime does not tell it.
+    """
+
+    @property
+    def text(self) -> str:
+        """See the class."""
+
+    @property
+    def tokens(self) -> int | None:
+        """See the class."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __next__(self) -> str: ...
+
+
+class TextPieces(Iterator[str]):
+    """`Pieces` of a runtime that tells nothing but text.
+
+    Args:
+        pieces: of the answer.
+    """
+
+    text: str = ""
+    tokens: int | None = None
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces = pieces
+
+    def __next__(self) -> str:
+        piece = next(self._pieces)
+        self.text += piece
+        return piece
+
 
 @runtime_checkable
 class Answerer(Protocol):
-    """Answers questions about pictures; greedy, unless what stands behind it draws."""
+    """Answers questions about pictures; greedy, unless what stands behind it draws.
+
+    Attributes:
+        runtime: what computes: "keras", "litert", "litertlm" or "server".
+    """
+
+    runtime: str
 
     def stream(
         self, question: str, pictures: Sequence[ImageSource], max_new_tokens: int | None = None
-    ) -> Iterator[str]:
+    ) -> Pieces:
         """The pieces of one answer as they come.
 
         Args:
@@ -78,16 +129,30 @@ class KerasAnswerer:
         max_new_tokens: longest answer where a call says nothing; None for the model's own.
     """
 
+    runtime = KERAS
+
     def __init__(self, model: keras.Model, max_new_tokens: int | None = None) -> None:
         self.model = model
         self.max_new_tokens = max_new_tokens
 
     def stream(
-        self, question: str, pictures: Sequence[ImageSource], max_new_tokens: int | None = None
+        self,
+        question: str,
+        pictures: Sequence[ImageSource],
+        max_new_tokens: int | None = None,
+        **wanted: Any,
     ) -> Any:
-        """A `TextStream`: the pieces, and afterwards its text and tokens."""
+        """A `TextStream`: the pieces, and afterwards its text and tokens.
+
+        Args:
+            question: text.
+            pictures: what it is about; none for a question alone.
+            max_new_tokens: longest answer.
+            **wanted: further keywords of the model's `stream`.
+        """
         inputs = {"prompts": question, "images": list(pictures) or None}
-        return self.model.stream(inputs, max_new_tokens=max_new_tokens or self.max_new_tokens)
+        longest = max_new_tokens or self.max_new_tokens
+        return self.model.stream(inputs, max_new_tokens=longest, **wanted)
 
     def answer(
         self,
@@ -118,7 +183,7 @@ class _OneByOne:
 
     def stream(
         self, question: str, pictures: Sequence[ImageSource], max_new_tokens: int | None = None
-    ) -> Iterator[str]:
+    ) -> TextPieces:
         """The pieces of one answer."""
         raise NotImplementedError
 
@@ -142,16 +207,17 @@ class LiteRTAnswerer(_OneByOne):
         host: `hosts.litert.Host`.
     """
 
+    runtime = LITERT
+
     def __init__(self, host: Any) -> None:
         self.host = host
 
     def stream(
         self, question: str, pictures: Sequence[ImageSource], max_new_tokens: int | None = None
-    ) -> Iterator[str]:
+    ) -> TextPieces:
         """The pieces as the host decodes them; it reads files itself."""
         taken = [p if isinstance(p, (str, Path, np.ndarray)) else load_image(p) for p in pictures]
-        pieces: Iterator[str] = self.host.stream(taken, question, max_new_tokens)
-        return pieces
+        return TextPieces(self.host.stream(taken, question, max_new_tokens))
 
 
 class EngineAnswerer(_OneByOne):
@@ -161,52 +227,85 @@ class EngineAnswerer(_OneByOne):
         chat: `hosts.litertlm.EngineChat`.
     """
 
+    runtime = LITERTLM
+
     def __init__(self, chat: Any) -> None:
         self.chat = chat
 
     def stream(
         self, question: str, pictures: Sequence[ImageSource], max_new_tokens: int | None = None
-    ) -> Iterator[str]:
+    ) -> TextPieces:
         """The answer in one piece: the engine's own streams are not used here."""
-        self.chat.reset()
-        yield self.chat.ask(question, list(pictures), max_new_tokens=max_new_tokens)
+
+        def whole() -> Iterator[str]:
+            self.chat.reset()
+            yield self.chat.ask(question, list(pictures), max_new_tokens=max_new_tokens)
+
+        return TextPieces(whole())
 
 
 @contextmanager
-def open_answerer(source: Any, threads: int | None = None) -> Iterator[Answerer]:
+def open_answerer(
+    source: Any,
+    threads: int | None = None,
+    *,
+    sampling: Sampling | None = None,
+    fuse: bool = True,
+) -> Iterator[Answerer]:
     """What a source is, ready to answer; closed at the end of the block.
 
     Args:
         source: a `FastVLMCausalLM`, a preset of one, the folder that the format "litert" writes, or
             a `.litertlm` bundle.
         threads: of LiteRT and its engine; None for their choice.
+        sampling: how a preset draws tokens; greedy unless said.
+        fuse: whether a preset's encoder is fused.
 
     Raises:
         PresetError: nothing there, or nothing that answers questions.
+        SamplingError: a file of another runtime, which takes the likeliest token, is to draw.
         MissingExtraError: its runtime is not installed.
 
     Example:
         >>> with open_answerer("demo") as answerer:  # doctest: +SKIP
         ...     print(answerer.answer(["What is this?"], [["cat.jpg"]]))
     """
-    found = find(source)
-    if not found.answers_questions:
+    # A preset or checkpoint says itself what is wrong with it: looking through it first takes long.
+    found = find_quickly(source)
+    if found is not None and not found.answers_questions:
         raise PresetError(
             f"{found.path or source} is a {found.model}, which answers no questions; expected a "
             "FastVLMCausalLM, a preset of one, or its export to litert or litertlm"
+        )
+    if found is not None and found.kind in OF_OTHER_RUNTIMES:
+        with _other_runtime(found, threads, sampling) as answerer:
+            yield answerer
+        return
+    if found is not None and found.path is None:
+        yield KerasAnswerer(source)
+        return
+    from dl_techniques.loading import for_answers
+
+    model = for_answers.load_for_answers(source, fuse=fuse)
+    for_answers.set_sampling(model, sampling or for_answers.Sampling())
+    yield KerasAnswerer(model)
+
+
+@contextmanager
+def _other_runtime(
+    found: Source, threads: int | None, sampling: Sampling | None
+) -> Iterator[Answerer]:
+    if sampling is not None and not sampling.greedy:
+        raise SamplingError(
+            f"{found.path} is answered by another runtime, which takes the likeliest token; leave "
+            "out temperature, top-k, top-p and seed, or name the preset that it was exported from"
         )
     if found.kind == LITERT:
         from dl_techniques.hosts.litert import Host
 
         yield LiteRTAnswerer(Host(str(found.path), threads))
-    elif found.kind == LITERTLM:
-        from dl_techniques.hosts.litertlm import EngineChat
+        return
+    from dl_techniques.hosts.litertlm import EngineChat
 
-        with EngineChat(str(found.path), threads=threads) as chat:
-            yield EngineAnswerer(chat)
-    elif found.path is None:
-        yield KerasAnswerer(source)
-    else:
-        from dl_techniques.loading.for_answers import Sampling, load_for_answers
-
-        yield KerasAnswerer(load_for_answers(found.path, sampling=Sampling()))
+    with EngineChat(str(found.path), threads=threads) as chat:
+        yield EngineAnswerer(chat)

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from dl_techniques.evaluation.calibration import calibration_error, ranking_rate
+from dl_techniques.evaluation.calibration import auroc, calibration_error
 from dl_techniques.evaluation.manner import Told
 from dl_techniques.evaluation.runner import SetResult
 
@@ -103,7 +103,7 @@ def _told_apart(known: list[float], unknown: list[float]) -> float | None:
     """AUROC; None where there is one kind alone."""
     if not known or not unknown:
         return None
-    return ranking_rate(known + unknown, [True] * len(known) + [False] * len(unknown))
+    return auroc(known, unknown)
 
 
 def to_json(report: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def answer_questions(
     pictures: Sequence[Path],
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
-) -> list[str]:
+    max_new_tokens: int | None = None,
+    certain: bool = False,
+) -> list[tuple[str, float | None]]:
     """Answers every question on the picture beside it.
 
     Args:
@@ -120,31 +123,24 @@ def answer_questions(
         pictures: one path per question.
         batch_size: questions per call.
         on_batch: called after each batch with its size.
+        max_new_tokens: longest answer of an `Answerer`; None for what the model says.
+        certain: ask how certain the answers are, where the answerer can tell.
+
+    Returns:
+        The answers, each with its certainty; with None where there is none.
     """
-    pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=False)
-    return [answer for answer, _ in pairs]
-
-
-def _pairs(
-    answerer: Answerer | AnswerFunction,
-    records: Sequence[QuestionRecord],
-    pictures: Sequence[Path],
-    batch_size: int,
-    on_batch: Callable[[int], None] | None,
-    certain: bool,
-) -> list[tuple[str, float | None]]:
-    """Answers and, where it is wanted and there is one, the certainty of each."""
     pairs: list[tuple[str, float | None]] = []
     for start in range(0, len(records), batch_size):
         chunk = records[start : start + batch_size]
         images = [load_image(path) for path in pictures[start : start + batch_size]]
         asked = [record.question for record in chunk]
-        if certain and isinstance(answerer, CertainAnswerer):
-            pairs += answerer.answer_with_certainty(asked, [[image] for image in images])
-        elif isinstance(answerer, Answerer):
-            pairs += [(a, None) for a in answerer.answer(asked, [[image] for image in images])]
+        several = [[image] for image in images]
+        if callable(answerer):
+            pairs += [(answer, None) for answer in answerer(asked, images)]
+        elif certain and isinstance(answerer, CertainAnswerer):
+            pairs += answerer.answer_with_certainty(asked, several, max_new_tokens)
         else:
-            pairs += [(a, None) for a in answerer(asked, images)]
+            pairs += [(answer, None) for answer in answerer.answer(asked, several, max_new_tokens)]
         if on_batch is not None:
             on_batch(len(chunk))
     return pairs
@@ -155,6 +151,7 @@ def evaluate_set(
     questions: QuestionSet,
     batch_size: int = 32,
     on_batch: Callable[[int], None] | None = None,
+    max_new_tokens: int | None = None,
 ) -> SetResult:
     """Scores a model on one set, with its baselines.
 
@@ -163,6 +160,7 @@ def evaluate_set(
         questions: the set.
         batch_size: questions per call.
         on_batch: called after each batch with its size; the set is gone through twice.
+        max_new_tokens: longest answer of an `Answerer`; None for what the model says.
 
     Returns:
         The figures.
@@ -171,7 +169,11 @@ def evaluate_set(
     targets = [record.answer for record in records]
     pictures = [record.image for record in records]
     start = time.perf_counter()
-    pairs = _pairs(answerer, records, pictures, batch_size, on_batch, certain=True)
+    ask = partial(
+        answer_questions, answerer, records, batch_size=batch_size, on_batch=on_batch,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    pairs = ask(pictures, certain=True)
     seconds = time.perf_counter() - start
     answers = [answer for answer, _ in pairs]
     certainties = [certainty for _, certainty in pairs if certainty is not None]
@@ -179,7 +181,7 @@ def evaluate_set(
     exchanged = exchange_pictures(pictures)
     shuffled, blind = None, None
     if exchanged is not None:
-        blind = answer_questions(answerer, records, exchanged, batch_size, on_batch)
+        blind = [answer for answer, _ in ask(exchanged)]
         shuffled = exact_match(blind, targets) / len(records)
     result = SetResult(
         name=questions.name,

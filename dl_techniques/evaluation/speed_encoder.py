@@ -5,7 +5,7 @@ forms of one size take turns, so that what else the machine does falls on all of
 
 Example:
     >>> from dl_techniques.evaluation.speed_encoder import growth_exponent
-    >>> growth_exponent([256 * 256, 512 * 512], [1.0, 4.0])
+    >>> round(growth_exponent([256 * 256, 512 * 512], [1.0, 4.0]), 6)
     1.0
 """
 

@@ -53,6 +53,7 @@ __all__ = [
     "transposed",
     "use",
     "write_rows",
+    "write_slots",
 ]
 
 
@@ -205,6 +206,18 @@ def write_rows(cache: Tensor, places: Tensor | int, rows: Tensor) -> Tensor:
         rows: what comes there.
     """
     return TABLE["write_rows"](cache, places, rows)
+
+
+def write_slots(cache: Tensor, rows: Tensor, slots: Tensor, new: Tensor) -> Tensor:
+    """A cache float[R, S, H, size] with new rows float[B, L, H, size], each at a slot of its own.
+
+    Args:
+        cache: what was there; it may be overwritten.
+        rows: int[B], the rows of the cache.
+        slots: int[B, L]. Where a slot is named twice, any of the two stays.
+        new: what comes there.
+    """
+    return TABLE["write_slots"](cache, rows, slots, new)
 
 
 def quantize_rows(x: Tensor, value_range: tuple[int, int], epsilon: float) -> tuple[Tensor, Tensor]:

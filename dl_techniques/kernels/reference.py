@@ -125,6 +125,15 @@ def write_rows(cache: Tensor, places: Tensor | int, rows: Tensor) -> Tensor:
     return ops.slice_update(cache, (0, places, 0, 0), rows)
 
 
+def write_slots(cache: Tensor, rows: Tensor, slots: Tensor, new: Tensor) -> Tensor:
+    """`ops.scatter_update`, one slot after the other."""
+    chosen = ops.broadcast_to(ops.cast(rows, "int32")[:, None], ops.shape(slots))
+    places = ops.stack([chosen, ops.cast(slots, "int32")], axis=-1)
+    return ops.scatter_update(
+        cache, ops.reshape(places, (-1, 2)), ops.reshape(new, (-1, *new.shape[2:]))
+    )
+
+
 def silu(x: Tensor) -> Tensor:
     """SiLU in float32, rounded once."""
     return ops.cast(ops.silu(ops.cast(x, "float32")), x.dtype)

@@ -113,6 +113,7 @@ TABLE: dict[str, Kernel] = {
     "rotate": Kernel(reference.rotate, (_on_torch(torch_own.torch_rotate),)),
     "row_places": Kernel(reference.row_places, (_on_torch(torch_own.torch_row_places),)),
     "write_rows": Kernel(reference.write_rows, (_on_torch(torch_own.torch_write),)),
+    "write_slots": Kernel(reference.write_slots, (_on_torch(torch_own.torch_write_slots),)),
     "quantize_rows": Kernel(
         reference.quantize_rows,
         (_on_torch(int8_sums.torch_quantize_rows), _on_jax(int8_sums.jax_quantize_rows)),

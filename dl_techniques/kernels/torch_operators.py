@@ -189,6 +189,19 @@ def torch_write(cache: Any, places: Any, rows: Any) -> Any:
     return cache.index_copy(1, places, rows)
 
 
+def torch_write_slots(cache: Any, rows: Any, slots: Any, new: Any) -> Any:
+    """The cache itself, written in place: a copy of all rows for one token each is what costs.
+
+    Args:
+        cache: float[R, S, H, size].
+        rows: int[B].
+        slots: int[B, L].
+        new: float[B, L, H, size].
+    """
+    chosen, slots = (ops.convert_to_tensor(x).long() for x in (rows, slots))
+    return cache.index_put_((chosen[:, None].expand_as(slots), slots), new)
+
+
 def torch_rms_norm(x: Any, scale: Any, epsilon: float) -> Any:
     """RMS normalization of the last axis in float32, as KerasHub computes it.
 

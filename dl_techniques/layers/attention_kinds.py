@@ -60,7 +60,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kind: str = "full", extent: int = 0)
     Example:
         >>> import numpy as np
         >>> x = np.ones((1, 4, 6, 2, 8), "float32")
-        >>> attend(x, x, x, "window", 3).shape[1:3]
+        >>> tuple(attend(x, x, x, "window", 3).shape[1:3])
         (4, 6)
     """
     if kind == "window":

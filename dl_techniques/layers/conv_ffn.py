@@ -18,8 +18,8 @@ from dl_techniques.layers.folding import BranchesIntoConv, Fold
 from dl_techniques.layers.initializers import HostTruncatedNormal
 from dl_techniques.layers.mobile_one_block import ConvNorm
 from dl_techniques.layers.reparameterization import SwitchableLayer
+from dl_techniques.typing import Shape
 
-Shape = tuple[int | None, ...]
 _CONVOLVES: ContextVar[bool] = ContextVar("dense layers of maps as convolutions", default=False)
 
 
@@ -53,7 +53,7 @@ class ConvFFN(SwitchableLayer):
 
     Example:
         >>> import numpy as np
-        >>> ConvFFN(16)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        >>> tuple(ConvFFN(16)(np.ones((1, 4, 4, 8), "float32")).shape[1:])
         (4, 4, 8)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, section 3.3.
@@ -69,7 +69,7 @@ class ConvFFN(SwitchableLayer):
         folded: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fused_form=folded, **kwargs)
+        super().__init__(inference_form=folded, **kwargs)
         self.hidden_dim, self.kernel_size = hidden_dim, kernel_size
         self.dropout_rate = dropout_rate
         policy = self.dtype_policy
@@ -97,14 +97,14 @@ class ConvFFN(SwitchableLayer):
         if not self._channels:
             return
         policy, size = self.dtype_policy, self.kernel_size
-        if self.fused_form:
+        if self.inference_form:
             self.folded_conv = DepthwiseConv(size, name="folded_conv", dtype=policy)
         else:
             self.conv = ConvNorm(self._channels, size, depthwise=True, name="conv", dtype=policy)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Mixes places, then channels."""
-        if self.fused_form:
+        if self.inference_form:
             x = self.folded_conv(inputs)
         else:
             x = self.conv(inputs, training=training)
@@ -135,7 +135,7 @@ class ConvFFN(SwitchableLayer):
             "hidden_dim": self.hidden_dim,
             "kernel_size": self.kernel_size,
             "dropout_rate": self.dropout_rate,
-            "folded": self.fused_form,
+            "folded": self.inference_form,
         }
 
 

@@ -52,7 +52,7 @@ class Conv(keras.layers.Conv2D):
 
     Example:
         >>> import numpy as np
-        >>> Conv(8, 3, strides=2)(np.ones((1, 6, 5, 3), "float32")).shape[1:]
+        >>> tuple(Conv(8, 3, strides=2)(np.ones((1, 6, 5, 3), "float32")).shape[1:])
         (3, 3, 8)
     """
 
@@ -99,7 +99,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     Example:
         >>> import numpy as np
-        >>> DepthwiseConv(7, strides=2, depth_multiplier=2)(np.ones((1, 8, 8, 4))).shape[1:]
+        >>> tuple(DepthwiseConv(7, strides=2, depth_multiplier=2)(np.ones((1, 8, 8, 4))).shape[1:])
         (4, 4, 8)
     """
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 from keras import ops
@@ -116,6 +116,17 @@ def project_with_gelu(layer: keras.layers.Layer, x: Tensor) -> Tensor:
     return kernels.gelu(project(layer, x))
 
 
+@runtime_checkable
+class MultipliesBytes(Protocol):
+    """A Dense whose rows and kernel may be multiplied as bytes."""
+
+    activation: Any
+    compute_dtype: str
+
+    def byte_product(self, x: Tensor) -> Any:
+        """The product for such rows; None where they are multiplied otherwise."""
+
+
 def feed_forward(first: keras.layers.Layer, second: keras.layers.Layer, x: Tensor) -> Tensor:
     """The same as `second(gelu(first(x)))`, in inference: float[..., K] -> float[..., N].
 
@@ -126,7 +137,7 @@ def feed_forward(first: keras.layers.Layer, second: keras.layers.Layer, x: Tenso
         second: the same.
         x: float[..., K].
     """
-    if all(hasattr(layer, "byte_product") for layer in (first, second)):
+    if isinstance(first, MultipliesBytes) and isinstance(second, MultipliesBytes):
         linear = first.activation in (None, keras.activations.linear)
         widening, narrowing = first.byte_product(x), second.byte_product(x)
         if linear and widening is not None and narrowing is not None:
@@ -162,10 +173,57 @@ def project_to_vocabulary(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
     """
     tied = embedding.tie_weights
     if embedding.logit_soft_cap is not None or not _is_ours(embedding, x, 1):
+        if _wants_gradient(embedding, x):
+            return _straight_through(embedding, x)
         return floats_to_vocabulary(embedding, x)
     scale = embedding.embeddings_scale if tied else embedding.reverse_embeddings_scale
     quantized = _quantize(embedding, x, 1)
     return _product(embedding, quantized, _integers(embedding), scale, 1, tied)
+
+
+def _wants_gradient(embedding: keras.layers.Layer, x: Tensor) -> bool:
+    """Whether a quantized table may be differentiated through."""
+    quantized = getattr(embedding, "quantization_mode", None) is not None
+    promised = _TRANSPOSED.get() is not None or isinstance(x, keras.KerasTensor)
+    return quantized and not promised and not getattr(embedding, "lora_enabled", False)
+
+
+def _straight_through(embedding: keras.layers.Layer, x: Tensor) -> Tensor:
+    """Logits of a quantized table, differentiated as if nothing were rounded.
+
+    Keras (3.15) does so for Dense and EinsumDense, but not here: of its rounded input only the
+    scale would get a gradient, and whatever learns below would learn noise.
+    """
+    cap = embedding.logit_soft_cap
+
+    @ops.custom_gradient
+    def logits(x: Tensor) -> Any:
+        found = embedding(x, reverse=True)
+
+        def gradient(*given: Tensor, upstream: Tensor | None = None) -> tuple[Tensor]:
+            (arrived,) = given if upstream is None else (upstream,)
+            if cap is not None:
+                arrived = arrived * (1 - ops.square(found / cap))
+            table = ops.cast(_floats_of(embedding), arrived.dtype)
+            return (ops.cast(ops.matmul(arrived, table), x.dtype),)
+
+        return found, gradient
+
+    result: Tensor = logits(x)
+    return result
+
+
+def _floats_of(embedding: keras.layers.Layer) -> Tensor:
+    """The quantized table of the logits: float[vocabulary, D]."""
+    if embedding.tie_weights:
+        rows: Tensor = embedding(ops.arange(embedding.input_dim))
+        return rows
+    # A row with a single 1 is rounded to itself, so its logits are a row of the table.
+    single = embedding(ops.eye(embedding.output_dim, dtype=embedding.compute_dtype), reverse=True)
+    if embedding.logit_soft_cap is not None:
+        single = embedding.logit_soft_cap * ops.arctanh(single / embedding.logit_soft_cap)
+    table: Tensor = ops.transpose(single)
+    return table
 
 
 def _is_int8(layer: keras.layers.Layer) -> bool:

@@ -36,19 +36,19 @@ class Fold:
 
     into: str
 
-    def parts(self, fused: bool) -> tuple[str, ...]:
+    def parts(self, inference: bool) -> tuple[str, ...]:
         """Names of the parts that only this form has."""
         raise NotImplementedError
 
-    def fused(self, block: Any) -> Linear:
+    def linear(self, block: Any) -> Linear:
         """The map that the training form computes at inference."""
         raise NotImplementedError
 
     def neutral(self, block: Any) -> None:
         """Prepares freshly created parts so that `absorb` can reach any map."""
 
-    def absorb(self, block: Any, fused: Linear) -> None:
-        """Changes the training form so that it computes `fused`."""
+    def absorb(self, block: Any, wanted: Linear) -> None:
+        """Changes the training form so that it computes `wanted`."""
         raise NotImplementedError
 
     def changed(self, block: Any) -> tuple[Any, ...]:
@@ -74,11 +74,11 @@ class ScaleIntoDense(Fold):
     scale: str
     into: str
 
-    def parts(self, fused: bool) -> tuple[str, ...]:
+    def parts(self, inference: bool) -> tuple[str, ...]:
         """The scale, in training form."""
-        return () if fused else (self.scale,)
+        return () if inference else (self.scale,)
 
-    def fused(self, block: Any) -> Linear:
+    def linear(self, block: Any) -> Linear:
         """The dense layer with its outputs multiplied by gamma."""
         return scaled_dense(self.target(block), as_float64(getattr(block, self.scale).gamma))
 
@@ -86,11 +86,11 @@ class ScaleIntoDense(Fold):
         """Gamma 1."""
         _set_to_one(getattr(block, self.scale).gamma)
 
-    def absorb(self, block: Any, fused: Linear) -> None:
+    def absorb(self, block: Any, wanted: Linear) -> None:
         """Divides the dense layer by gamma."""
         gamma = as_float64(getattr(block, self.scale).gamma)
-        _set(self.target(block).kernel, fused.kernel / gamma)
-        _set(self.target(block).bias, fused.bias / gamma)
+        _set(self.target(block).kernel, wanted.kernel / gamma)
+        _set(self.target(block).bias, wanted.bias / gamma)
 
     def changed(self, block: Any) -> tuple[Any, ...]:
         """Kernel and bias of the dense layer."""
@@ -112,12 +112,12 @@ class NormIntoDense(Fold):
     into: str
     add_bias: Callable[[], None]
 
-    def parts(self, fused: bool) -> tuple[str, ...]:
+    def parts(self, inference: bool) -> tuple[str, ...]:
         """The norm in training form; the layer that gains or loses its bias in both."""
         changed = self.into.split("/")[0]
-        return (changed,) if fused else (self.norm, changed)
+        return (changed,) if inference else (self.norm, changed)
 
-    def fused(self, block: Any) -> Linear:
+    def linear(self, block: Any) -> Linear:
         """The dense layer of what the norm gives."""
         dense = self.target(block)
         scale, shift = batch_norm_affine(getattr(block, self.norm))
@@ -125,23 +125,23 @@ class NormIntoDense(Fold):
         bias = as_float64(dense.bias) if dense.use_bias else 0.0
         return Linear(kernel * scale[:, None], shift @ kernel + bias)
 
-    def absorb(self, block: Any, fused: Linear) -> None:
+    def absorb(self, block: Any, wanted: Linear) -> None:
         """Solves `shift @ W = bias` for the norm's shift, `W * scale = kernel` for W.
 
         What the shift cannot hold becomes a bias of the dense layer.
         """
         scale, shift = batch_norm_affine(getattr(block, self.norm))
-        weights = fused.kernel / scale[:, None]
+        weights = wanted.kernel / scale[:, None]
         if not self.target(block).use_bias:
-            refitted = np.linalg.lstsq(weights.T, fused.bias, rcond=None)[0]
-            if relative_change(fused.bias, refitted @ weights) > 1e-4:
+            refitted = np.linalg.lstsq(weights.T, wanted.bias, rcond=None)[0]
+            if relative_change(wanted.bias, refitted @ weights) > 1e-4:
                 self.add_bias()
             else:
                 add_to(getattr(block, self.norm).beta, refitted - shift)
         dense = self.target(block)
         _set(dense.kernel, weights)
         if dense.use_bias:
-            _set(dense.bias, fused.bias - shift @ weights)
+            _set(dense.bias, wanted.bias - shift @ weights)
 
 
 @dataclass(frozen=True)
@@ -160,18 +160,18 @@ class NormIntoConv(Fold):
     norm: str
     depthwise: bool
 
-    def parts(self, fused: bool) -> tuple[str, ...]:
+    def parts(self, inference: bool) -> tuple[str, ...]:
         """The one convolution, or both parts."""
-        return (self.into,) if fused else (self.conv, self.norm)
+        return (self.into,) if inference else (self.conv, self.norm)
 
-    def fused(self, block: Any) -> Linear:
+    def linear(self, block: Any) -> Linear:
         """Both as one convolution."""
         kernel = as_float64(getattr(block, self.conv).kernel)
         return fuse_norm(kernel, getattr(block, self.norm), self.depthwise)
 
-    def absorb(self, block: Any, fused: Linear) -> None:
-        """Puts the difference to `fused` into the convolution's kernel and the norm's beta."""
-        change = fused.minus(self.fused(block))
+    def absorb(self, block: Any, wanted: Linear) -> None:
+        """Puts the difference to `wanted` into the convolution's kernel and the norm's beta."""
+        change = wanted.minus(self.linear(block))
         add_before_norm(
             getattr(block, self.conv), getattr(block, self.norm), change, self.depthwise
         )
@@ -203,12 +203,12 @@ class BranchesIntoConv(Fold):
     scale: str | None = None
     residual: bool = False
 
-    def parts(self, fused: bool) -> tuple[str, ...]:
+    def parts(self, inference: bool) -> tuple[str, ...]:
         """The convolution, or everything that it replaces."""
         scale = () if self.scale is None else (self.scale,)
-        return (self.into,) if fused else (*self.branches, *self.minus, *scale)
+        return (self.into,) if inference else (*self.branches, *self.minus, *scale)
 
-    def fused(self, block: Any) -> Linear:
+    def linear(self, block: Any) -> Linear:
         """All branches as one convolution."""
         first, *others = (self._linear(getattr(block, name)) for name in self.branches)
         total = sum(others, first)
@@ -227,9 +227,9 @@ class BranchesIntoConv(Fold):
         if self.scale is not None:
             _set_to_one(getattr(block, self.scale).gamma)
 
-    def absorb(self, block: Any, fused: Linear) -> None:
-        """Puts the difference to `fused` into the learner."""
-        self.add(block, fused.minus(self.fused(block)))
+    def absorb(self, block: Any, wanted: Linear) -> None:
+        """Puts the difference to `wanted` into the learner."""
+        self.add(block, wanted.minus(self.linear(block)))
 
     def add(self, block: Any, change: Linear) -> None:
         """Adds a map to what the training form computes at inference."""

@@ -13,13 +13,17 @@ their place stands the class with its number among its kind there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 
-from dl_techniques.compat.keras_layers import parts_of, variables_as_made
+from dl_techniques.compat.keras_layers import (
+    has_automatic_name,
+    parts_of,
+    variables_as_made,
+    without_number,
+)
 
 OWN, PARTS = "trainable", "trainable_parts"
 """Names in a config: the layer's own flag, and the flags of its parts."""
@@ -50,9 +54,7 @@ def _named_parts(layer: keras.layers.Layer) -> Iterator[tuple[str, Any]]:
 
 def _stable_name(layer: keras.layers.Layer) -> str:
     """A layer's name; if Keras made it from the class, that without the number behind it."""
-    bare = re.sub(r"_\d+$", "", layer.name)
-    automatic = bare.replace("_", "") == type(layer).__name__.replace("_", "").lower()
-    return bare if automatic else str(layer.name)
+    return without_number(layer) if has_automatic_name(layer) else str(layer.name)
 
 
 def own_variables(layer: keras.layers.Layer) -> list[tuple[Any, bool]]:

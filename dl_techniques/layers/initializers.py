@@ -26,7 +26,7 @@ class HostTruncatedNormal(keras.initializers.Initializer):
             `keras.utils.set_random_seed` seeds. Defaults to `None`.
 
     Example:
-        >>> float(abs(HostTruncatedNormal(0.5)((100,))).max()) <= 1.0
+        >>> float(keras.ops.max(keras.ops.abs(HostTruncatedNormal(0.5)((100,))))) <= 1.0
         True
     """
 

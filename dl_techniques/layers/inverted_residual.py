@@ -58,7 +58,7 @@ class ConvNormActivation(SwitchableLayer):
         reparameterized: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fused_form=reparameterized, **kwargs)
+        super().__init__(inference_form=reparameterized, **kwargs)
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
         self.depthwise = depthwise
         self.activation = get_activation(activation)
@@ -83,7 +83,7 @@ class ConvNormActivation(SwitchableLayer):
         """Creates the parts of the current form; needs the input's channels."""
         if not self._channels:
             return
-        if self.fused_form:
+        if self.inference_form:
             self.fused_conv = self._convolution(use_bias=True, name="fused_conv")
             return
         self.conv = self._convolution(use_bias=False, name="conv")
@@ -110,7 +110,7 @@ class ConvNormActivation(SwitchableLayer):
 
     def build_parts(self, input_shape: Shape) -> None:
         """Builds the sublayers of the current form."""
-        if self.fused_form:
+        if self.inference_form:
             if not self.fused_conv.built:
                 self.fused_conv.build(input_shape)
         elif not self.conv.built:
@@ -119,7 +119,7 @@ class ConvNormActivation(SwitchableLayer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """Convolution and BatchNorm (or the fused convolution), activation."""
-        if self.fused_form:
+        if self.inference_form:
             outputs = self.fused_conv(inputs)
         else:
             outputs = self.norm(self.conv(inputs), training=training)
@@ -140,7 +140,7 @@ class ConvNormActivation(SwitchableLayer):
             "strides": self.strides,
             "depthwise": self.depthwise,
             "activation": serialize_activation(self.activation),
-            "reparameterized": self.fused_form,
+            "reparameterized": self.inference_form,
         }
 
 

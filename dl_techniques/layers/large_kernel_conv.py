@@ -12,8 +12,7 @@ from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.mobile_one_block import ConvNorm, MobileOneBlock, convolution
 from dl_techniques.layers.reparameterization import Reparameterizable, SwitchableLayer
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -35,7 +34,7 @@ class LargeKernelConv(SwitchableLayer):
 
     Example:
         >>> import numpy as np
-        >>> LargeKernelConv(8)(np.ones((1, 8, 8, 4), "float32")).shape[1:]
+        >>> tuple(LargeKernelConv(8)(np.ones((1, 8, 8, 4), "float32")).shape[1:])
         (4, 4, 8)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, section 3.3; Ding et al., "Scaling Up
@@ -53,7 +52,7 @@ class LargeKernelConv(SwitchableLayer):
         reparameterized: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fused_form=reparameterized, **kwargs)
+        super().__init__(inference_form=reparameterized, **kwargs)
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
         self.small_kernel_size = small_kernel_size
         self.use_se, self.use_activation = use_se, use_activation
@@ -82,7 +81,7 @@ class LargeKernelConv(SwitchableLayer):
         if not self._channels:
             return
         policy = self.dtype_policy
-        if self.fused_form:
+        if self.inference_form:
             self.fused_conv = convolution(
                 self.filters, self.kernel_size, self.strides, True, self._channels,
                 use_bias=True, name="fused_conv", dtype=policy,
@@ -98,7 +97,7 @@ class LargeKernelConv(SwitchableLayer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Sum of both branches (or the fused convolution), SE, GELU."""
-        if self.fused_form:
+        if self.inference_form:
             outputs = self.fused_conv(inputs)
         else:
             outputs = self.large_conv(inputs, training=training)
@@ -123,7 +122,7 @@ class LargeKernelConv(SwitchableLayer):
             "strides": self.strides,
             "use_se": self.use_se,
             "use_activation": self.use_activation,
-            "reparameterized": self.fused_form,
+            "reparameterized": self.inference_form,
         }
 
 
@@ -142,7 +141,7 @@ class PatchEmbedding(Reparameterizable, LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> PatchEmbedding(8)(np.ones((1, 8, 6, 4), "float32")).shape[1:]
+        >>> tuple(PatchEmbedding(8)(np.ones((1, 8, 6, 4), "float32")).shape[1:])
         (4, 3, 8)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, figure 2.

@@ -13,8 +13,7 @@ from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.fusion import Linear, as_float64, fuse_norm
 from dl_techniques.layers.reparameterization import SwitchableLayer
 from dl_techniques.layers.squeeze_excitation import SqueezeExcitation
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 def batch_norm(name: str, dtype: Any) -> keras.layers.BatchNormalization:
@@ -38,7 +37,7 @@ class ConvNorm(LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> ConvNorm(8, 3, strides=2)(np.ones((1, 4, 4, 3), "float32")).shape[1:]
+        >>> tuple(ConvNorm(8, 3, strides=2)(np.ones((1, 4, 4, 3), "float32")).shape[1:])
         (2, 2, 8)
     """
 
@@ -150,7 +149,7 @@ class MobileOneBlock(SwitchableLayer):
         >>> block = MobileOneBlock(8, strides=2)
         >>> y = block(np.ones((1, 8, 8, 3), "float32"))
         >>> block.reparameterize()
-        >>> y.shape[1:], len(block.weights)
+        >>> tuple(y.shape[1:]), len(block.weights)
         ((4, 4, 8), 2)
 
     Reference: Vasu et al., "MobileOne", arXiv:2206.04040, figure 3.
@@ -170,7 +169,7 @@ class MobileOneBlock(SwitchableLayer):
         reparameterized: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fused_form=reparameterized, **kwargs)
+        super().__init__(inference_form=reparameterized, **kwargs)
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
         self.depthwise, self.use_se = depthwise, use_se
         self.activation = get_activation(activation)
@@ -205,7 +204,7 @@ class MobileOneBlock(SwitchableLayer):
         """Creates and builds the current form."""
         self._channels = int(input_shape[-1] or 0)
         self.create_parts()
-        if not self.form_parts(self.fused_form):
+        if not self.form_parts(self.inference_form):
             raise ValueError(f"{self.name}: no branch is left; allow a conv, scale or identity one")
         super().build(input_shape)
         if self.se is not None:
@@ -216,7 +215,7 @@ class MobileOneBlock(SwitchableLayer):
         if not self._channels:
             return
         policy = self.dtype_policy
-        if self.fused_form:
+        if self.inference_form:
             self.fused_conv = convolution(
                 self.filters, self.kernel_size, self.strides, self.depthwise, self._channels,
                 use_bias=True, name="fused_conv", dtype=policy,
@@ -234,7 +233,7 @@ class MobileOneBlock(SwitchableLayer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Sum of branches (or the fused convolution), SE, activation."""
-        if self.fused_form:
+        if self.inference_form:
             outputs = self.fused_conv(inputs)
         else:
             parts = [getattr(self, name) for name in self.form_parts(False)]
@@ -252,9 +251,9 @@ class MobileOneBlock(SwitchableLayer):
 
     def fused(self) -> Linear:
         """All branches as one convolution."""
-        if self.fused_form:
+        if self.inference_form:
             return Linear(as_float64(self.fused_conv.kernel), as_float64(self.fused_conv.bias))
-        return self.folds()[0].fused(self)
+        return self.folds()[0].linear(self)
 
     def add(self, change: Linear) -> None:
         """Adds `change` to what the branches compute at inference."""
@@ -274,7 +273,7 @@ class MobileOneBlock(SwitchableLayer):
             "use_scale_branch": self.use_scale_branch,
             "use_identity_branch": self.use_identity_branch,
             "num_conv_branches": self.num_conv_branches,
-            "reparameterized": self.fused_form,
+            "reparameterized": self.inference_form,
         }
 
 

@@ -32,7 +32,7 @@ class MultiScaleFeatures(keras.layers.Layer):
     Example:
         >>> import numpy as np
         >>> fine, coarse = np.arange(4.0).reshape(1, 2, 2, 1), np.full((1, 1, 1, 1), 9.0)
-        >>> MultiScaleFeatures()([fine, coarse])[0, 0, 0].tolist()
+        >>> keras.ops.convert_to_numpy(MultiScaleFeatures()([fine, coarse]))[0, 0, 0].tolist()
         [9.0, 0.0, 1.0, 2.0, 3.0]
 
     Reference: Vasu et al., "FastVLM", arXiv:2412.13303, "multi-scale features"; there finer maps

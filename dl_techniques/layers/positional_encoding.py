@@ -22,7 +22,7 @@ class ConditionalPositionalEncoding(SwitchableLayer):
 
     Example:
         >>> import numpy as np
-        >>> ConditionalPositionalEncoding()(np.ones((1, 4, 4, 2), "float32")).shape[1:]
+        >>> tuple(ConditionalPositionalEncoding()(np.ones((1, 4, 4, 2), "float32")).shape[1:])
         (4, 4, 2)
 
     Reference: Chu et al., "Conditional Positional Encodings for Vision Transformers",
@@ -30,7 +30,7 @@ class ConditionalPositionalEncoding(SwitchableLayer):
     """
 
     def __init__(self, kernel_size: int = 7, reparameterized: bool = False, **kwargs: Any) -> None:
-        super().__init__(fused_form=reparameterized, **kwargs)
+        super().__init__(inference_form=reparameterized, **kwargs)
         self.kernel_size = kernel_size
         self.create_parts()
 
@@ -40,12 +40,12 @@ class ConditionalPositionalEncoding(SwitchableLayer):
 
     def create_parts(self) -> None:
         """Creates the one convolution under the name of the current form."""
-        name = self.form_parts(self.fused_form)[0]
+        name = self.form_parts(self.inference_form)[0]
         setattr(self, name, DepthwiseConv(self.kernel_size, name=name, dtype=self.dtype_policy))
 
     def call(self, inputs: Any) -> Any:
         """Adds the encoding."""
-        if self.fused_form:
+        if self.inference_form:
             return self.fused_conv(inputs)
         return inputs + self.conv(inputs)
 
@@ -54,5 +54,5 @@ class ConditionalPositionalEncoding(SwitchableLayer):
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,
-            "reparameterized": self.fused_form,
+            "reparameterized": self.inference_form,
         }

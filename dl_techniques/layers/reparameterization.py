@@ -2,8 +2,9 @@
 
 Two depths exist. *Fusing* is what the published networks do: parallel branches become one
 convolution. *Folding* goes on from there, still exactly: a BatchNorm into the convolution before
-or after it, a layer scale into the matrix before it. A `SwitchableLayer` has one such switch; a
-container hands `reparameterize()` down to all switches inside it.
+or after it, a layer scale into the matrix before it. A `SwitchableLayer` has one such switch, of
+either kind, and stands in its training form or its inference form; a container hands
+`reparameterize()` down to all switches inside it. `fused` and `folded` are words of a network.
 """
 
 from __future__ import annotations
@@ -83,12 +84,12 @@ class Reparameterizable:
     @property
     def reparameterized(self) -> bool:
         """Whether every block that the published networks fuse is fused."""
-        return all(switch.fused_form for _, switch in self.switches() if not switch.is_fold)
+        return all(switch.inference_form for _, switch in self.switches() if not switch.is_fold)
 
     @property
     def folded(self) -> bool:
         """Whether the deeper, also exact, step is done everywhere."""
-        return all(switch.fused_form for _, switch in self.switches())
+        return all(switch.inference_form for _, switch in self.switches())
 
     def hold_parts(self) -> None:
         """Lets all parts know this network, whose variables change when a part's form does."""
@@ -97,7 +98,7 @@ class Reparameterizable:
 
     def form_state(self) -> dict[str, bool]:
         """Path of every switch -> whether it stands in its inference form."""
-        return {path: switch.fused_form for path, switch in self.switches()}
+        return {path: switch.inference_form for path, switch in self.switches()}
 
 
 class SwitchableLayer(Reparameterizable, LayerOfParts):
@@ -107,7 +108,7 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
     parts of either form in `create_parts`. Both directions are done here.
 
     Args:
-        fused_form: bool. Start in the inference form.
+        inference_form: bool. Start in the inference form.
         **kwargs: name, dtype.
     """
 
@@ -116,9 +117,9 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
     """Names of all sublayers in the order in which a fresh layer creates them, where a change of
     form would otherwise leave another order: optimizers number their variables by it."""
 
-    def __init__(self, fused_form: bool = False, **kwargs: Any) -> None:
+    def __init__(self, inference_form: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.fused_form = fused_form
+        self.inference_form = inference_form
         self._branch_values: tuple[Array, ...] | None = None
         self._built_shape: tuple[int | None, ...] | None = None
 
@@ -126,26 +127,26 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
         """What the inference form has folded; a way back runs through them in this order."""
         raise FusionError(f"{type(self).__name__} does not declare its folds")
 
-    def form_parts(self, fused: bool) -> tuple[str, ...]:
+    def form_parts(self, inference: bool) -> tuple[str, ...]:
         """Names of the sublayers that only this form has."""
-        return tuple(name for fold in self.folds() for name in fold.parts(fused))
+        return tuple(name for fold in self.folds() for name in fold.parts(inference))
 
     def create_parts(self) -> None:
         """Creates the sublayers of the current form."""
 
     def build_parts(self, input_shape: tuple[int | None, ...]) -> None:
         """Builds the sublayers of the current form."""
-        for name in self.form_parts(self.fused_form):
+        for name in self.form_parts(self.inference_form):
             part = getattr(self, name, None)
             if part is not None and not part.built:
                 part.build(input_shape)
 
-    def fused_arrays(self) -> tuple[Array, ...]:
+    def inference_arrays(self) -> tuple[Array, ...]:
         """float64 values of the inference form's variables, computed from the training form."""
-        return tuple(array for fold in self.folds() for array in fold.fused(self))
+        return tuple(array for fold in self.folds() for array in fold.linear(self))
 
-    def fused_variables(self) -> tuple[Any, ...]:
-        """The variables that `fused_arrays` fills, in order."""
+    def inference_variables(self) -> tuple[Any, ...]:
+        """The variables that `inference_arrays` fills, in order."""
         targets = [fold.target(self) for fold in self.folds()]
         return tuple(v for target in targets for v in (target.kernel, target.bias))
 
@@ -160,9 +161,9 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
         for fold in self.folds():
             fold.neutral(self)
 
-    def absorb(self, fused: tuple[Array, ...]) -> None:
-        """Changes the training form so that it computes what `fused` computes."""
-        for fold, kernel, bias in zip(self.folds(), fused[::2], fused[1::2], strict=True):
+    def absorb(self, wanted: tuple[Array, ...]) -> None:
+        """Changes the training form so that it computes what `wanted` computes."""
+        for fold, kernel, bias in zip(self.folds(), wanted[::2], wanted[1::2], strict=True):
             fold.absorb(self, Linear(kernel, bias))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -174,20 +175,20 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
         """The input's shape, unless a subclass says otherwise."""
         return input_shape
 
-    def set_form(self, fused: bool) -> None:
+    def set_form(self, inference: bool) -> None:
         """Switches to the inference form (`True`) or the training form, keeping the function."""
-        if fused == self.fused_form:
+        if inference == self.inference_form:
             return
         if not self.built:
-            self._replace_parts(fused)
-        elif fused:
-            self._to_fused()
+            self._replace_parts(inference)
+        elif inference:
+            self._to_inference()
         else:
             self._to_branches()
 
     def form_word(self) -> bool | str:
         """The current form as a saved config names it; `declare_form` takes the same."""
-        return self.fused_form
+        return self.inference_form
 
     def declare_form(self, form: bool | str) -> None:
         """Switches the structure only: for a model that is about to receive its weights.
@@ -200,53 +201,53 @@ class SwitchableLayer(Reparameterizable, LayerOfParts):
         """
         if isinstance(form, str):
             raise FusionError(f"{self.name} has no form {form!r}, only True and False")
-        if form != self.fused_form:
+        if form != self.inference_form:
             self._replace_parts(form)
 
-    def _to_fused(self) -> None:
+    def _to_inference(self) -> None:
         for part in [getattr(self, name) for name in self.form_parts(False)]:
             for _, inner in list(_walk(part, "")):
                 inner.set_form(False)
-        arrays = self.fused_arrays()
+        arrays = self.inference_arrays()
         branches = tuple(np.array(keras.ops.convert_to_numpy(v)) for v in self.branch_variables())
         self._replace_parts(True)
-        _assign(self.fused_variables(), arrays)
+        _assign(self.inference_variables(), arrays)
         self._branch_values = branches
 
     def _to_branches(self) -> None:
-        fused = tuple(as_float64(v) for v in self.fused_variables())
+        wanted = tuple(as_float64(v) for v in self.inference_variables())
         kept, self._branch_values = self._branch_values, None
-        dtypes = [keras.backend.standardize_dtype(v.dtype) for v in self.fused_variables()]
+        dtypes = [keras.backend.standardize_dtype(v.dtype) for v in self.inference_variables()]
         self._replace_parts(False)
         if kept is not None:
             _assign(self.branch_variables(), kept)
         else:
             self.neutral_branches()
-        if not _same_after_cast(self.fused_arrays(), fused, dtypes):
-            self._absorb_or_stay(fused)
+        if not _same_after_cast(self.inference_arrays(), wanted, dtypes):
+            self._absorb_or_stay(wanted)
 
-    def _absorb_or_stay(self, fused: tuple[Array, ...]) -> None:
+    def _absorb_or_stay(self, wanted: tuple[Array, ...]) -> None:
         """Goes back to the inference form if the training form cannot hold its function."""
         try:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                self.absorb(fused)
-                now = self.fused_arrays()
-            if not _about_equal(fused, now, self.variable_dtype in _HALF):
+                self.absorb(wanted)
+                now = self.inference_arrays()
+            if not _about_equal(wanted, now, self.variable_dtype in _HALF):
                 raise FusionError(
                     f"{self.name}: its fused weights were trained to what its branches cannot "
                     "compute; keep it fused, or train its branches and fuse afterwards"
                 )
         except FusionError:
             self._replace_parts(True)
-            _assign(self.fused_variables(), fused)
+            _assign(self.inference_variables(), wanted)
             raise
 
-    def _replace_parts(self, fused: bool) -> None:
+    def _replace_parts(self, inference: bool) -> None:
         left = _PartFlags.of(self)
         with unlocked(self):
-            for name in self.form_parts(self.fused_form):
+            for name in self.form_parts(self.inference_form):
                 drop_part(self, name)
-            self.fused_form = fused
+            self.inference_form = inference
             self.create_parts()
             if self.built and self._built_shape is not None:
                 with name_scope_of(self):
@@ -261,24 +262,24 @@ class _PartFlags:
     """Which parts of a form are frozen, while a layer stands in another form.
 
     Args:
-        fused: the form.
+        inference: the form.
         frozen: whether nothing of it was trainable; its successor is then frozen as well.
         parts: name of a part -> its flag, and the flags below it.
     """
 
-    fused: bool
+    inference: bool
     frozen: bool
     parts: dict[str, tuple[bool, Flags]]
 
     @classmethod
     def of(cls, layer: SwitchableLayer) -> _PartFlags:
         """Those of the form that a layer stands in."""
-        names = layer.form_parts(layer.fused_form)
+        names = layer.form_parts(layer.inference_form)
         parts = {n: part for n in names if (part := getattr(layer, n, None)) is not None}
         weights = [v for part in parts.values() for v in part.variables]
         frozen = not any(v.trainable for v in weights) if weights else not layer.trainable
         flags = {name: (bool(part.trainable), part_flags(part)) for name, part in parts.items()}
-        return cls(layer.fused_form, frozen, flags)
+        return cls(layer.inference_form, frozen, flags)
 
     def hand_on(self, layer: SwitchableLayer) -> None:
         """Gives the parts of the other form, which are new, their flags.
@@ -287,13 +288,13 @@ class _PartFlags:
         Without such a memory parts of the same name keep their flags, and the others are frozen
         where nothing was trainable.
         """
-        earlier = layer.__dict__.get("_flags_of_form", {}).get(layer.fused_form)
+        earlier = layer.__dict__.get("_flags_of_form", {}).get(layer.inference_form)
         known = {} if earlier is None or earlier.frozen != self.frozen else earlier.parts
-        for name in layer.form_parts(layer.fused_form):
+        for name in layer.form_parts(layer.inference_form):
             part = getattr(layer, name, None)
             if part is not None:
                 set_flags(part, *known.get(name, self.parts.get(name, (not self.frozen, {}))))
-        memory = {**layer.__dict__.get("_flags_of_form", {}), self.fused: self}
+        memory = {**layer.__dict__.get("_flags_of_form", {}), self.inference: self}
         object.__setattr__(layer, "_flags_of_form", memory)
 
 
@@ -333,18 +334,18 @@ def _assign(variables: tuple[Any, ...], arrays: tuple[Array, ...]) -> None:
 
 
 def _same_after_cast(new: tuple[Array, ...], old: tuple[Array, ...], dtypes: list[str]) -> bool:
-    """Whether fusing the kept branches again gives what the fused variables still hold."""
+    """Whether the kept branches still give what the inference form's variables hold."""
     return all(
         np.array_equal(keras.ops.convert_to_numpy(keras.ops.cast(a, d)).astype(np.float64), b)
         for a, b, d in zip(new, old, dtypes, strict=True)
     )
 
 
-def _about_equal(fused: tuple[Array, ...], now: tuple[Array, ...], half: bool) -> bool:
+def _about_equal(wanted: tuple[Array, ...], now: tuple[Array, ...], half: bool) -> bool:
     """Whether two inference forms are one function, up to rounding of the branches."""
-    largest = max(float(np.max(np.abs(array))) for array in fused)
+    largest = max(float(np.max(np.abs(array))) for array in wanted)
     limit = (0.05 if half else 1e-3) * largest
-    return all(bool(np.all(np.abs(a - b) <= limit)) for a, b in zip(fused, now, strict=True))
+    return all(bool(np.all(np.abs(a - b) <= limit)) for a, b in zip(wanted, now, strict=True))
 
 
 def _refuse_adapters(layer: Any) -> None:
@@ -357,10 +358,10 @@ def _refuse_adapters(layer: Any) -> None:
             )
 
 
-def _refuse_quantized(layer: Any, fused: bool) -> None:
+def _refuse_quantized(layer: Any, inference: bool) -> None:
     """Folding multiplies into dense kernels, which are none where Keras keeps integers."""
     for path, switch in layer.switches():
-        if switch.is_fold and switch.fused_form is not fused:
+        if switch.is_fold and switch.inference_form is not inference:
             for below, part in named_parts(switch):
                 if quantization_mode(part) is not None:
                     raise FusionError(

@@ -13,8 +13,7 @@ from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.layer_scale import LayerScale, StochasticDepth
 from dl_techniques.layers.mobile_one_block import MobileOneBlock
 from dl_techniques.layers.reparameterization import Reparameterizable, SwitchableLayer
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -47,7 +46,7 @@ class RepMixer(SwitchableLayer):
         reparameterized: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fused_form=reparameterized, **kwargs)
+        super().__init__(inference_form=reparameterized, **kwargs)
         self.kernel_size, self.layer_scale_init = kernel_size, layer_scale_init
         self._channels = 0
 
@@ -71,7 +70,7 @@ class RepMixer(SwitchableLayer):
         if not self._channels:
             return
         policy, channels = self.dtype_policy, self._channels
-        if self.fused_form:
+        if self.inference_form:
             self.fused_conv = DepthwiseConv(self.kernel_size, name="fused_conv", dtype=policy)
             return
         options: dict[str, Any] = {"depthwise": True, "activation": None, "dtype": policy}
@@ -84,7 +83,7 @@ class RepMixer(SwitchableLayer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Mixes each channel over its neighbourhood."""
-        if self.fused_form:
+        if self.inference_form:
             return self.fused_conv(inputs)
         mixed = self.mixer(inputs, training=training) - self.norm(inputs, training=training)
         return inputs + self.layer_scale(mixed)
@@ -95,7 +94,7 @@ class RepMixer(SwitchableLayer):
             **super().get_config(),
             "kernel_size": self.kernel_size,
             "layer_scale_init": self.layer_scale_init,
-            "reparameterized": self.fused_form,
+            "reparameterized": self.inference_form,
         }
 
 
@@ -120,7 +119,7 @@ class ScaledFFN(SwitchableLayer):
         folded: bool,
         **kwargs: Any,
     ) -> None:
-        super().__init__(fused_form=folded, **kwargs)
+        super().__init__(inference_form=folded, **kwargs)
         self.mlp_ratio, self.dropout_rate = mlp_ratio, dropout_rate
         self.drop_path_rate, self.layer_scale_init = drop_path_rate, layer_scale_init
         self.drop_path = StochasticDepth(drop_path_rate, name="drop_path", dtype=self.dtype_policy)
@@ -132,7 +131,7 @@ class ScaledFFN(SwitchableLayer):
 
     def create_parts(self) -> None:
         """Creates the layer scale, in training form."""
-        if not self.fused_form:
+        if not self.inference_form:
             self.layer_scale = LayerScale(
                 self.layer_scale_init, name="layer_scale", dtype=self.dtype_policy
             )
@@ -142,7 +141,7 @@ class ScaledFFN(SwitchableLayer):
         self.conv_ffn = ConvFFN(
             int((input_shape[-1] or 0) * self.mlp_ratio),
             dropout_rate=self.dropout_rate,
-            folded=self.fused_form,
+            folded=self.inference_form,
             name="conv_ffn",
             dtype=self.dtype_policy,
         )
@@ -152,7 +151,7 @@ class ScaledFFN(SwitchableLayer):
     def feed_forward(self, inputs: Any, training: bool | None) -> Any:
         """x + drop_path(gamma * ConvFFN(x))."""
         branch = self.conv_ffn(inputs, training=training)
-        if not self.fused_form:
+        if not self.inference_form:
             branch = self.layer_scale(branch)
         return inputs + self.drop_path(branch, training=training)
 
@@ -164,7 +163,7 @@ class ScaledFFN(SwitchableLayer):
             "dropout_rate": self.dropout_rate,
             "drop_path_rate": self.drop_path_rate,
             "layer_scale_init": self.layer_scale_init,
-            "folded": self.fused_form,
+            "folded": self.inference_form,
         }
 
 
@@ -227,7 +226,7 @@ class RepMixerBlock(ScaledFFN):
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,
-            "reparameterized": self.token_mixer.fused_form,
+            "reparameterized": self.token_mixer.inference_form,
         }
 
 
@@ -246,7 +245,7 @@ class ConvolutionalStem(Reparameterizable, LayerOfParts):
         >>> stem = ConvolutionalStem(8)
         >>> y = stem(np.ones((1, 16, 12, 3), "float32"))
         >>> stem.reparameterize()
-        >>> y.shape[1:], stem.reparameterized
+        >>> tuple(y.shape[1:]), stem.reparameterized
         ((4, 3, 8), True)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, section 3.3.

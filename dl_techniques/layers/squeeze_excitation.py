@@ -27,7 +27,7 @@ class SqueezeExcitation(LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> SqueezeExcitation(0.25)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        >>> tuple(SqueezeExcitation(0.25)(np.ones((1, 4, 4, 8), "float32")).shape[1:])
         (4, 4, 8)
 
     Reference: Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507, section 3.

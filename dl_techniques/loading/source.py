@@ -13,6 +13,8 @@ from dl_techniques.errors import DLTechniquesError, MissingExtraError, PresetErr
 if TYPE_CHECKING:
     import keras
 
+    from dl_techniques.loading.contents import Contents
+
 VISION_CLASSES = ("FastVLM", "MobileOne", "EfficientNetLite")
 VLM_CLASS = "FastVLMCausalLM"
 MODEL, ARCHIVE, PRESET, CHECKPOINT = "model", "archive", "preset", "checkpoint"
@@ -35,12 +37,14 @@ class Source:
         model: name of the class of `dl_techniques` that it is, or that loads it; None for files
             of other runtimes.
         bytes: of the weights, where they lie: on disk or in memory.
+        contents: what loading takes, of presets and checkpoints that were looked through.
     """
 
     kind: str
     path: Path | None
     model: str | None
     bytes: int
+    contents: Contents | None = None
 
     @property
     def answers_questions(self) -> bool:
@@ -48,12 +52,13 @@ class Source:
         return self.model == VLM_CLASS or self.kind in OF_OTHER_RUNTIMES
 
 
-def find(source: Any) -> Source:
+def find(source: Any, *, look_through: bool = False) -> Source:
     """What a source is; no weight is read.
 
     Args:
         source: a model, the name of a shipped preset, a folder, a file, or
             `hf://organisation/name`.
+        look_through: find the `contents` of every preset and checkpoint, which takes longer.
 
     Raises:
         PresetError: nothing there, or damaged.
@@ -64,6 +69,27 @@ def find(source: Any) -> Source:
         >>> found = find("demo")
         >>> found.kind, found.model
         ('preset', 'FastVLMCausalLM')
+    """
+    quick = find_quickly(source)
+    if quick is not None and not (look_through and quick.kind == PRESET):
+        return quick
+    # This knows every layout, and needs keras-hub.
+    from dl_techniques.loading.contents import contents_of
+
+    inside = contents_of(source)
+    kind = PRESET if inside.layout == "keras" else CHECKPOINT
+    return Source(kind, Path(inside.path), inside.model, inside.stored_bytes, inside)
+
+
+def find_quickly(source: Any) -> Source | None:
+    """`find` for what a suffix or a small file tells; None for what takes a look at weights.
+
+    Args:
+        source: as `find` takes it.
+
+    Raises:
+        PresetError: a damaged `.keras` file.
+        ExportError: a model of another class.
     """
     if not isinstance(source, (str, Path)):
         name = class_of(source)
@@ -78,12 +104,7 @@ def find(source: Any) -> Source:
         return Source(PRESET, path, own, sum(file.stat().st_size for file in path.glob("*.h5")))
     if (path / _MANIFEST).is_file() and any(path.glob("*.tflite")):
         return Source(LITERT, path, None, sum(f.stat().st_size for f in path.glob("*.tflite")))
-    # This knows every layout, and needs keras-hub.
-    from dl_techniques.loading.identify import identify
-
-    subject = identify(source)
-    kind = PRESET if subject.layout == "keras" else CHECKPOINT
-    return Source(kind, Path(subject.path), subject.model, subject.stored_bytes)
+    return None
 
 
 def _bytes_of(variable: keras.Variable) -> int:

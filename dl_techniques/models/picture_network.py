@@ -97,6 +97,26 @@ class PictureNetwork(Protocol):
         """
 
 
+@runtime_checkable
+class StagedNetwork(Protocol):
+    """A network of residual stages with a downsample between two: its channels can be pruned.
+
+    Attributes:
+        stem: of three blocks.
+        stages: each of residual blocks of one width.
+        downsample_layers: one before every stage but the first.
+        tail: after the last stage; None without one.
+        head: layers of the classifier; none without one.
+    """
+
+    name: str
+    stem: Any
+    stages: Sequence[Any]
+    downsample_layers: Sequence[Any]
+    tail: Any
+    head: Sequence[Any]
+
+
 class FixedEncoder:
     """Any Keras model that makes a map of a picture: of one size and one form.
 

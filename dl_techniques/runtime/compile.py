@@ -145,6 +145,11 @@ def _compile_torch(function: Function, often: bool) -> Function:
     return call
 
 
+def calls_until_steady() -> int:
+    """How often a function that runs `often` is called until nothing is prepared any more."""
+    return CALLS_BEFORE_RECORDING + 2 if keras.config.backend() == "torch" else 1
+
+
 def no_gradients() -> AbstractContextManager[Any]:
     """Inside, nothing is kept for gradients where a backend would without being asked."""
     if keras.config.backend() != "torch":

@@ -58,7 +58,7 @@ def without_values() -> Iterator[Unfilled]:
         >>> with without_values() as unfilled:
         ...     layer = keras.layers.Dense(4)
         ...     layer.build((None, 3))
-        >>> layer.kernel.shape, is_unfilled(layer.kernel)
+        >>> tuple(layer.kernel.shape), is_unfilled(layer.kernel)
         ((3, 4), True)
         >>> unfilled.fill_rest(of=layer)
         >>> is_unfilled(layer.kernel)

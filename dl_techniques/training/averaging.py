@@ -34,7 +34,7 @@ def set_mean(
         ...     return made
         >>> model = layer(1.0)
         >>> set_mean(model, [layer(3.0)], (0.75, 0.25))
-        >>> float(model.get_weights()[0])
+        >>> float(model.get_weights()[0][0, 0])
         1.5
     """
     every = [model, *others]

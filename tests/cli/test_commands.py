@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from PIL import Image
 
 from dl_techniques import Chat
 from dl_techniques.cli import main, session
 from dl_techniques.cli.commands import chat
+from dl_techniques.hosts import litert
+from dl_techniques.loading import for_answers
 
 SHORT = ("--max-new-tokens", "6")
 
@@ -26,7 +29,9 @@ SHORT = ("--max-new-tokens", "6")
 def load_once() -> Iterator[None]:
     """Commands of this file share loaded models: every load would compile everything anew."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "load_model", functools.cache(session.load_model))
+        load = functools.cache(for_answers.load_for_answers)
+        patch.setattr(for_answers, "load_for_answers", load)
+        patch.setattr(session, "load_for_answers", load)
         yield
 
 
@@ -368,3 +373,69 @@ def test_benchmark_from_a_cold_start(tiny_preset: str, capsys: pytest.CaptureFix
     for name in ("first run: Enter to the first text", "next run: peak memory", "warm: decoding"):
         assert name in out
     assert "fused False" in out
+
+
+class FakeHost:
+    """Says how large a picture is, in pieces."""
+
+    def __init__(self, folder: str, threads: int | None = None) -> None:
+        pass
+
+    def stream(
+        self, pictures: list[np.ndarray], question: str, max_new_tokens: int | None = None
+    ) -> Iterator[str]:
+        yield from [f"{max_new_tokens}: ", *map(str, pictures[0].shape[:2])]
+
+
+@pytest.fixture
+def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the format "litert" writes, by its names alone."""
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    (folder / "vision.tflite").write_bytes(b"")
+    monkeypatch.setattr(litert, "Host", FakeHost)
+    return str(folder)
+
+
+@pytest.mark.once
+def test_an_exported_folder_is_asked_as_a_preset(
+    exported: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(picture) as image:
+        said = f"6: {image.height}{image.width}"
+    out, err = fastvlm(capsys, "describe", picture, "--preset", exported, *SHORT)
+    assert out == said + "\n" and err.startswith("litert: 1 picture, first token")
+    out, _ = fastvlm(capsys, "ask", picture, "What?", "--preset", exported, "--json", *SHORT)
+    record = json.loads(out)
+    assert (record["text"], record["backend"], record["tokens"]) == (said, "litert", None)
+    assert main.main(["ask", picture, "What?", "--preset", exported, "--temperature", "1"]) == 2
+    assert "takes the likeliest token; leave out temperature" in capsys.readouterr().err
+    for options in (("--stop", "."), ("--logprobs", "1", "--json")):
+        assert main.main(["ask", picture, "What?", "--preset", exported, *options]) == 2
+        assert "leave out stop texts, penalties" in capsys.readouterr().err
+
+
+@pytest.mark.once
+def test_an_exported_folder_is_evaluated(
+    exported: str, picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    with Image.open(picture) as image:
+        answer = f"6: {image.height}{image.width}"
+    record = {"image": picture, "question": "How large?", "answer": answer}
+    (sets / "records.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    options = ("--preset", exported, "--data", str(sets), "--json", *SHORT)
+    report = json.loads(fastvlm(capsys, "evaluate", *options)[0])
+    assert report["sets"][0]["exact_match"] == 1.0 and report["machine"]["backend"] == "litert"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("command", [["chat"], ["benchmark", "--no-cold"]])
+def test_what_needs_a_keras_model_says_so(
+    command: list[str], exported: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main([*command, "--preset", exported]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is for another runtime (litert)" in line and "use ask" in line

@@ -100,7 +100,7 @@ def test_bad_pictures_are_one_line(
     arguments = bad_pictures(tmp_path)[case]
     monkeypatch.setattr(
         describe.answer_all.__globals__["session"],
-        "load_model",
+        "open_answerer",
         fail_with(AssertionError("the model was loaded before the pictures were read")),
     )
     assert main.main(["describe", *arguments]) == 2

@@ -55,6 +55,8 @@ def test_angles_of_rotary_embeddings() -> None:
     swapped = ops.concatenate([-x[..., 2:], x[..., :2]], axis=-1)
     expected = rotary(x, start_index=5)
     np.testing.assert_allclose(numbers(x * cosines + swapped * sines), numbers(expected), atol=1e-6)
+    both = parts.cosines_and_sines(rotary, x[:, :, :1], positions=np.array([[0, 1, 2], [5, 6, 7]]))
+    np.testing.assert_array_equal(numbers(both[0])[1:], numbers(cosines))
 
 
 def test_the_pipeline() -> None:

@@ -69,6 +69,62 @@ def test_a_built_layer_gains_and_loses_parts() -> None:
         pair.fourth = keras.layers.Dense(2)
 
 
+def test_names_that_keras_made() -> None:
+    """Without: files of frozen networks name their layers by a counter of the process."""
+    for _ in range(2):
+        dense = keras.layers.Dense(2)
+    assert keras_layers.has_automatic_name(dense) and keras_layers.without_number(dense) == "dense"
+    assert not keras_layers.has_automatic_name(keras.layers.Dense(2, name="other"))
+
+
+def test_rules_of_quantized_layers() -> None:
+    """Without: quantized networks are saved without the rule that makes them anew."""
+    dense = keras.layers.Dense(4)
+    dense.build((None, 4))
+    assert keras_layers.quantization_config(dense) is None
+    dense.quantize("int8")
+    assert keras_layers.quantization_config(dense) is not None
+    assert keras_layers.quantization_config(keras.layers.ReLU()) is None
+
+
+def test_functional_models_are_told_from_others() -> None:
+    """Without: quantization-aware training would copy a model that cannot be cloned."""
+
+    class Own(keras.Model):
+        """A model of its own code."""
+
+    assert keras_models.is_functional(network()) and not keras_models.is_functional(Own())
+    assert keras_models.is_functional(keras.Sequential([keras.layers.Dense(1)]))
+
+
+def test_weights_are_there_while_a_model_trains() -> None:
+    """Without: pruning on JAX looks at the weights from before training."""
+    seen: list[float] = []
+
+    class Look(keras.callbacks.Callback):
+        """Notes a weight after each batch."""
+
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            keras_models.fetch_state(self.model)
+            seen.append(float(numbers(self.model.trainable_variables[0]).sum()))
+
+    model = network()
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    x = np.ones((4, 4), "float32")
+    model.fit(x, x[:, :2] + 1, batch_size=2, epochs=1, verbose=0, callbacks=[Look()])
+    assert len(set(seen)) == 2
+
+
+def test_what_weight_decay_leaves_alone() -> None:
+    """Without: a model that was loaded decays its norms and biases."""
+    model, optimizer = network(), keras.optimizers.AdamW()
+    assert keras_models.undecayed(optimizer) == (None, set())
+    chosen = model.trainable_variables[0]
+    optimizer.exclude_from_weight_decay([chosen], ["bias"])
+    keys = {keras_models.key_of(optimizer, chosen)}
+    assert keras_models.undecayed(optimizer) == ("bias", keys)
+
+
 def test_a_variable_is_forgotten() -> None:
     """Without: float kernels stay beside the integers that replace them."""
     dense = keras.layers.Dense(2)

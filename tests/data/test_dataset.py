@@ -51,7 +51,8 @@ def test_dataset_batches(preprocessor):
     np.testing.assert_array_equal(x["token_ids"][0], expected[0]["token_ids"][0])
     np.testing.assert_array_equal(x["images"][0], expected[0]["images"][0])
     np.testing.assert_array_equal(y[0], expected[1][0])
-    np.testing.assert_array_equal(weight[0], expected[2][0])
+    learned = expected[2][0]
+    np.testing.assert_allclose(weight[0], learned * weight.size / learned.sum(), rtol=1e-6)
     assert y.shape == (3, LENGTH) and (weight[1:] == 0).all()
     assert len(ConversationDataset(records(7), preprocessor, 3, drop_remainder=True)) == 2
     with pytest.raises(IndexError):
@@ -75,7 +76,8 @@ def test_answers_alone_are_the_weighted_positions(preprocessor):
             assert positions[row].tolist() == expected.tolist() + [0] * (9 - count)
             assert targets[row, :count].tolist() == y[row, expected].tolist()
             assert (shares[row, count:] == 0).all()
-            np.testing.assert_allclose(shares[row, :count], 9 / LENGTH, rtol=1e-6)
+            of_all = weight[row, expected] * 9 / LENGTH
+            np.testing.assert_allclose(shares[row, :count], of_all, rtol=1e-6)
     assert (shares[1:] == 0).all()  # copies that fill the last batch
 
 
@@ -116,6 +118,35 @@ def test_dataset_order_is_a_function_of_seed_and_epoch(preprocessor):
     np.testing.assert_array_equal(after, tokens(resumed))
     other = ConversationDataset(records(8), preprocessor, batch_size=4, seed=2)
     assert (tokens(other) != before).any()
+
+
+def test_a_token_weighs_alike_whatever_its_row_is_padded_to(preprocessor):
+    """The loss of a batch, a mean over all positions, is that over its target tokens."""
+    long = [{"prompts": "what? " * (1 + 4 * (i % 2)), "responses": "red"} for i in range(4)]
+    options = {"batch_size": 1, "shuffle": False, "workers": 0}
+    fixed = ConversationDataset(long, preprocessor, **options)
+    bucketed = ConversationDataset(long, preprocessor, length_buckets=(40,), **options)
+    alone = ConversationDataset(long, preprocessor, max_answer_tokens=9, **options)
+    lengths = {bucketed[i][2].shape[1] for i in range(1, 4)}
+    assert lengths == {40, LENGTH}
+    for index in range(4):
+        for dataset in (fixed, bucketed, alone):
+            weight = dataset[index][2]
+            assert len(set(weight[weight > 0])) == 1
+            np.testing.assert_allclose(weight.mean(), 1, rtol=1e-6)
+
+
+def test_a_token_weighs_alike_in_all_batches_of_an_update(preprocessor):
+    options = {"shuffle": False, "workers": 0, "length_buckets": (64,)}
+    one = ConversationDataset(records(4), preprocessor, 4, **options)[0][2]
+    dataset = ConversationDataset(records(8), preprocessor, 2, accumulate=2, **options)
+    parts = [dataset[index][2] for index in range(2)]
+    counts = [(part > 0).sum() for part in parts]
+    assert counts[0] != counts[1]
+    for part in parts:  # the optimizer takes the mean of both gradients
+        np.testing.assert_allclose(part.max() / part.size / 2, one.max() / one.size, rtol=1e-6)
+    with pytest.raises(ValueError, match="accumulate=3 must .* divide the 4 batches"):
+        ConversationDataset(records(8), preprocessor, 2, accumulate=3)
 
 
 def test_dataset_length_buckets(preprocessor):

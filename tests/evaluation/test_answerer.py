@@ -17,6 +17,7 @@ from dl_techniques.evaluation.answerer import (
     LiteRTAnswerer,
     open_answerer,
 )
+from dl_techniques.loading import Sampling
 from tests.export.litert_vlm.small_export import QUESTION, needs_tensorflow, small_export
 from tests.export.small_exports import small
 from tests.models.vlm.fast_vlm.small_model import make_model, pictures
@@ -117,3 +118,15 @@ def test_a_bundle_answers() -> None:
     with open_answerer(small_bundle().path, threads=1) as answerer:
         assert isinstance(answerer, EngineAnswerer)
         check(answerer, 4)
+
+
+def test_a_preset_draws_as_it_is_told(tmp_path: Path) -> None:
+    make_model().save_to_preset(tmp_path / "preset")
+    images = [[picture] for picture in pictures(2)]
+    answers = []
+    for seed in (1, 1, 2):
+        drawn = Sampling(temperature=50.0, seed=seed)
+        with open_answerer(tmp_path / "preset", sampling=drawn, fuse=False) as answerer:
+            assert isinstance(answerer, KerasAnswerer) and not answerer.model.reparameterized
+            answers.append(answerer.answer(QUESTIONS, images, 6))
+    assert answers[0] == answers[1] != answers[2]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dl_techniques.evaluation.calibration import (
+    auroc,
     calibration_error,
     fit_temperature,
     ranking_rate,
@@ -54,6 +55,21 @@ def test_the_ranking_counts_pairs(rng: np.random.Generator) -> None:
     ]
     assert ranking_rate(certainty, right) == pytest.approx(np.mean(pairs))
     assert ranking_rate(certainty, np.ones(60, bool)) is None
+
+
+def test_the_ranking_at_its_ends() -> None:
+    assert auroc([1, 2], [0, 0.5]) == 1.0
+    assert auroc([0], [1]) == 0.0
+    assert auroc([1, 1], [1]) == 0.5
+
+
+def test_one_kind_alone_has_no_ranking() -> None:
+    with pytest.raises(ValueError, match="got 2 and 0"):
+        auroc([1, 2], [])
+
+
+def test_what_is_as_often_right_as_it_says_has_no_error() -> None:
+    assert calibration_error([0.75] * 4, [True, True, True, False]) == 0.0
 
 
 def test_what_cannot_be_measured() -> None:

@@ -73,6 +73,17 @@ def test_certainties_are_measured_where_there_are_some(questions: QuestionSet) -
     assert result.ranking == 1.0
     plain = evaluate_set(blind, questions)
     assert plain.calibration_error is None and plain.certainties == []
+    assert not {"certainties", "right", "known", "told"} & set(result.as_dict())
+
+
+def test_refusals_claim_nothing_to_be_certain_of(questions: QuestionSet) -> None:
+    result = replace(
+        evaluate_set(blind, questions),
+        answers=["red", "red", "I am not sure what this is."],
+        certainties=[0.9, 0.4, 0.1],
+        right=[True, False, True],
+    )
+    assert result.claims() == ([0.9, 0.4], [True, False])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])

@@ -164,6 +164,15 @@ def test_rows_are_written(index: Any) -> None:
     np.testing.assert_array_equal(numbers(got), expected)
 
 
+def test_slots_are_written() -> None:
+    cache, new = random_array(4, 6, 3, 4), random_array(2, 2, 3, 4, seed=1)
+    rows, slots = np.array([3, 1], "int32"), np.array([[2, 5], [0, 4]], "int32")
+    expected = cache.copy()
+    expected[rows[:, None], slots] = new
+    given = (ops.convert_to_tensor(x) for x in (cache.copy(), rows, slots, new))
+    np.testing.assert_array_equal(numbers(kernels.write_slots(*given)), expected)
+
+
 @pytest.mark.parametrize("zero_row", [False, True])
 def test_rows_are_quantized(zero_row: bool) -> None:
     rows = np.zeros_like(ROWS) if zero_row else ROWS
@@ -183,7 +192,7 @@ def test_integers_are_multiplied(transposed: bool) -> None:
     np.testing.assert_array_equal(numbers(got), INT8.astype("int64") @ KERNEL8.astype("int64"))
 
 
-TOGETHER = {"attention_mask", "grouped_attention", "row_places", "write_rows"}
+TOGETHER = {"attention_mask", "grouped_attention", "row_places", "write_rows", "write_slots"}
 
 
 def test_every_kernel_is_tested_and_documented() -> None:

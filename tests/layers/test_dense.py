@@ -21,6 +21,7 @@ from dl_techniques.layers.dense import (
     without_gradients,
 )
 from tests.helpers import Array, numbers, random_array
+from tests.kernels.test_table import gradients
 
 DENSE: dict[str, tuple[Any, tuple[int, ...]]] = {
     "dense": (lambda: keras.layers.Dense(6, activation="silu"), (2, 3, 8)),
@@ -133,6 +134,27 @@ def test_soft_caps_are_kept(our_products: list[Any]) -> None:
     table.quantize("int8")
     logits = numbers(project_to_vocabulary(table, 1e4 * random_array(1, 8)))
     assert np.abs(logits).max() <= 2.0 and not our_products
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_logits_are_differentiated_as_if_nothing_were_rounded(
+    mode: str, tied: bool, cap: float | None
+) -> None:
+    table = keras.layers.ReversibleEmbedding(11, 8, tie_weights=tied, logit_soft_cap=cap)
+    table.build((None, None))
+    table.set_weights([0.1 * random_array(*w.shape, seed=i) for i, w in enumerate(table.weights)])
+    table.quantize(mode)
+    x = random_array(2, 3, 8, seed=3)
+    (got,) = gradients(lambda rows: project_to_vocabulary(table, rows), [x])
+    logits = numbers(table(x, reverse=True))
+    rows = numbers(table(np.eye(8, dtype="float32"), reverse=True))  # a 1 is rounded to itself
+    upstream = random_array(*logits.shape, seed=9)
+    if cap is not None:
+        rows, upstream = cap * np.arctanh(rows / cap), upstream * (1 - (logits / cap) ** 2)
+    expected = upstream @ rows.T
+    np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("mode", [None, "int4"])

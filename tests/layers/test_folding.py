@@ -46,10 +46,10 @@ def built(kind: str) -> SwitchableLayer:
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_branches_absorb_what_another_block_computes(kind: str) -> None:
     block, other = built(kind), built(kind)
-    wanted = tuple(0.5 + 1.5 * array for array in other.fused_arrays())
+    wanted = tuple(0.5 + 1.5 * array for array in other.inference_arrays())
     block.neutral_branches()
     block.absorb(wanted)
-    for array, expected in zip(block.fused_arrays(), wanted, strict=True):
+    for array, expected in zip(block.inference_arrays(), wanted, strict=True):
         np.testing.assert_allclose(array, expected, atol=1e-4 * np.abs(expected).max())
 
 
@@ -60,7 +60,7 @@ def test_declared_parts_and_targets_exist(kind: str) -> None:
         block.set_form(fused)
         assert all(getattr(block, name).built for name in block.form_parts(fused))
     pairs = [variable for fold in block.folds() for variable in _pair(fold, block)]
-    assert [id(v) for v in block.fused_variables()] == [id(v) for v in pairs]
+    assert [id(v) for v in block.inference_variables()] == [id(v) for v in pairs]
 
 
 def _pair(fold: Fold, block: SwitchableLayer) -> tuple[object, object]:
@@ -71,8 +71,8 @@ def test_without_a_learner_nothing_is_taken_up() -> None:
     block = MobileOneBlock(8, num_conv_branches=0, use_identity_branch=False)
     block.build(SHAPE)
     randomize(block)
-    before = block.fused_arrays()
+    before = block.inference_arrays()
     (fold,) = block.folds()
     assert isinstance(fold, BranchesIntoConv) and fold.learner is None
     block.absorb(tuple(2.0 * array for array in before))
-    np.testing.assert_array_equal(block.fused_arrays()[0], before[0])
+    np.testing.assert_array_equal(block.inference_arrays()[0], before[0])

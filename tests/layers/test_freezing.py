@@ -20,7 +20,7 @@ from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.vision.fast_vlm.attention import Attention
 from dl_techniques.models.vision.fast_vlm.components import AttentionBlock, Stage
 from dl_techniques.models.vision.mobile_one.model import MobileOneStage
-from dl_techniques.models.vlm.fast_vlm.network.image_embedding import Projector
+from dl_techniques.models.vlm.fast_vlm.network.projector import FeatureEnhancer, Projector
 from tests.helpers import rebuilt
 
 SHAPE = (1, 4, 4, 8)
@@ -40,7 +40,8 @@ LAYERS: dict[str, Callable[[], Any]] = {
     "Stage": lambda: Stage(2, "repmixer", 1, positional_encoding=True),
     "MobileOneStage": lambda: MobileOneStage(8, 2),
     "TokenSelector": lambda: TokenSelector(2, trained=True),
-    "Projector": lambda: Projector(4),
+    "Projector": lambda: Projector(4, enhance=True),
+    "FeatureEnhancer": lambda: FeatureEnhancer(),
 }
 
 

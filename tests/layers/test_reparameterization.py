@@ -61,7 +61,7 @@ def test_a_failed_way_back_names_the_layer_type() -> None:
     class Nameless(SwitchableLayer):
         pass
 
-    for call in ("fused_arrays", "fused_variables"):
+    for call in ("inference_arrays", "inference_variables"):
         with pytest.raises(FusionError, match="Nameless"):
             getattr(Nameless(), call)()
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
-from dl_techniques.models.portable_compile import BACKEND_MODULES, portable
+from dl_techniques.compat.keras_models import undecayed
+from dl_techniques.errors import TrainingError
+from dl_techniques.models.portable_compile import BACKEND_MODULES, UNDECAYED, portable
 from tests.models.vision.fast_vlm.small_network import make_smaller_network
 from tests.models.vlm.fast_vlm.small_model import make_backbone, make_model
 
@@ -92,3 +95,58 @@ for name in ("magnitude_pruned", "vlm_compiled"):
         *("magnitude_pruned", "keras.src.optimizers.adamw", "AdamW"),
         *("vlm_compiled", "keras.src.optimizers.adamw", "AdamW"),
     ]
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_what_is_not_decayed_is_remembered(scaled: bool, tmp_path: Path) -> None:
+    network = make_smaller_network(num_classes=3)
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    single = next(v for v in network.trainable_variables if "kernel" in v.path)
+    optimizer.exclude_from_weight_decay([single], ["bias", "gamma"])
+    network.compile(
+        keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer, "mse",
+        auto_scale_loss=False,
+    )  # fmt: skip
+    network.save(tmp_path / "a.keras")
+    again = keras.models.load_model(tmp_path / "a.keras")
+    loaded = again.optimizer.inner_optimizer if scaled else again.optimizer
+    pairs = zip(network.trainable_variables, again.trainable_variables, strict=True)
+    kept = [(optimizer._use_weight_decay(a), loaded._use_weight_decay(b)) for a, b in pairs]
+    assert all(before == after for before, after in kept) and (True, True) in kept
+    assert sum(not before for before, _ in kept) > 3 and not optimizer._use_weight_decay(single)
+
+
+def test_whole_models_remember_it_too(tmp_path: Path) -> None:
+    model = make_model()
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "scale"])
+    model.compile(optimizer)
+    model.save(tmp_path / "a.keras")
+    again = keras.models.load_model(tmp_path / "a.keras")
+    assert undecayed(again.optimizer)[0] == undecayed(optimizer)[0] is not None
+    plain = make_model()
+    plain.compile("adamw")
+    assert UNDECAYED not in plain.get_compile_config()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_freezing_after_training_began_is_refused(whole: bool) -> None:
+    if whole:
+        model: Any = make_model()
+        data: tuple[Any, ...] = ({"prompts": ["Why?"], "responses": ["a cube"]},)
+        frozen = model.backbone.projector
+    else:
+        model = make_smaller_network(num_classes=3)
+        data = (np.zeros((2, *model.image_shape), "float32"), np.zeros((2, 3), "float32"))
+        frozen = model.stages[0]
+    model.compile("sgd", "auto" if whole else "mse")
+    model.fit(*data, verbose=0)
+    model.fit(*data, verbose=0)
+    frozen.trainable = False
+    with pytest.raises(TrainingError, match=r"began training with \d+ .* call compile\(\) again"):
+        model.fit(*data, verbose=0)
+    model.compile("sgd", "auto" if whole else "mse")
+    before = [np.array(keras.ops.convert_to_numpy(w)) for w in frozen.weights]
+    model.fit(*data, verbose=0)
+    after = [keras.ops.convert_to_numpy(w) for w in frozen.weights]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -19,9 +19,9 @@ from tools.compare_peers import peak, timing, worker
 from tools.compare_peers.job import IMAGE_ID, Job
 from tools.compare_peers.measure import BaselineError, compare, groups, relative_difference
 from tools.compare_peers.peak import measured_peaks
-from tools.compare_peers.peers import PEERS, Peer, choose
-from tools.compare_peers.report import facts, shares, to_json, to_markdown
-from tools.compare_peers.workers import PeerError, environment
+from tools.compare_peers.peers.table import AGAINST, PEERS, Peer, choose
+from tools.compare_peers.report import card_name, facts, shares, to_json, to_markdown
+from tools.compare_peers.workers import PeerError, Worker, environment
 
 JOB = Job("vision", "nano", 32)
 TURN = 0.125
@@ -84,6 +84,23 @@ def test_the_baseline_is_one_of_every_group(fake: type[Fake]) -> None:
     assert len(results[0].seconds["forward"]) == 4 and len(results[1].seconds["forward"]) == 2
     assert [list(g) for g in groups(list("abcde"), 2)] == [["a", "b"], ["c", "d"], ["e"]]
     assert list(groups([], 3)) == [[]]
+
+
+def test_times_are_divided_by_any_peer(fake: type[Fake]) -> None:
+    fake.seconds = {"a": 2.0, "b": 1.0, "c": 3.0}
+    fake.outputs = {"b": [1.0, -2.0005]}
+    results = run([peer(name) for name in "acb"], at_once=2, loading=3, against="b")
+    assert [name for name in fake.log if "closed" not in name] == ["a", "b", "c"] * 3
+    assert [r.ratio["forward"] for r in results] == [2.0, 3.0, 1.0]
+    assert [r.difference for r in results] == [0.0, 0.0, pytest.approx(0.00025)]
+    table = to_markdown(results, {**facts(JOB, 2), "against": "b"})
+    assert "| x b |" in table and "x a" not in table
+
+
+def test_a_peer_whose_times_are_missing_divides_nothing(fake: type[Fake]) -> None:
+    fake.seconds = {"b": 0}
+    results = run([peer("a"), peer("b"), peer("c")], against="b")
+    assert [r.ratio for r in results] == [{}, {}, {}] and results[2].seconds
 
 
 def test_what_computes_something_else_gets_no_time(fake: type[Fake]) -> None:
@@ -178,7 +195,8 @@ def test_relative_difference() -> None:
 
 def test_choice() -> None:
     assert [p.name for p in choose("vision", ["ours_jax"])] == ["torch_eager", "ours_jax"]
-    assert [p.name for p in choose("vlm", None)] == list(PEERS["vlm"])
+    on_processors = [name for name, peer in PEERS["vlm"].items() if "cpu" in peer.devices]
+    assert [p.name for p in choose("vlm", None)] == on_processors
     assert choose("vision", None)[0].name == "torch_eager"
     with pytest.raises(ValueError, match="did you mean 'openvino'"):
         choose("vision", ["openvion"])
@@ -198,6 +216,68 @@ def test_threads_and_backend_of_a_process() -> None:
     values = environment(ours, replace(JOB, threads=3), {"PATH": "x"})
     assert values["KERAS_BACKEND"] == "jax" and values["OMP_NUM_THREADS"] == "3"
     assert "OMP_NUM_THREADS" not in environment(ours, JOB, {})
+
+
+def test_variables_of_a_device() -> None:
+    ours = PEERS["vision"]["ours_jax"]
+    on_card = environment(ours, replace(JOB, device="cuda"), {})
+    assert on_card["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false" and "JAX_PLATFORMS" not in on_card
+    assert environment(ours, JOB, {})["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_peers_on_a_card() -> None:
+    names = [p.name for p in choose("vision", None, "cuda")]
+    assert names[:2] == ["torch_eager", AGAINST["cuda"]["vision"]]
+    assert {"resident_jax", "resident_torch_graphs"} < set(names)
+    assert not {"openvino", "ours_tensorflow"} & set(names)
+    assert not {n for n in names if "resident" in n} & {p.name for p in choose("vision", None)}
+    named = choose("vlm", ["ours_jax"], "cuda", "transformers_bfloat16_static")
+    assert [p.name for p in named] == [
+        "transformers_float32", "transformers_bfloat16_static", "ours_jax",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="did you mean"):
+        choose("vlm", None, against="transformers_float23")
+    for work, table in PEERS.items():
+        assert AGAINST["cuda"][work] in table
+        assert {d for p in table.values() for d in p.devices} == {"cpu", "cuda"}
+
+
+def test_runs_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert JOB.runs == {}
+    job = replace(JOB, device="cuda")
+    assert job.runs["uncounted"] > replace(job, work="vlm").runs["uncounted"] > 0
+    values = iter([9.0, 9.0, 3.0, 1.0, 2.0, 4.0, 5.0])
+    runner = SimpleNamespace(times=lambda: {"forward": next(values)})
+    assert worker.answer(runner, "times 0", **job.runs) == {"times": {"forward": 3.0}}
+
+
+def test_without_a_card_there_is_nothing_to_measure() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+    with pytest.raises(SystemExit, match="no CUDA device .*--device cpu"):
+        card_name()
+    for work in PEERS:
+        with pytest.raises(SystemExit, match="no CUDA device"):
+            command.main(["--device", "cuda", "--work", work])
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="peers of PyTorch")
+@pytest.mark.parametrize("name", ["torch_eager", "ours_torch", "resident_torch", "openvino"])
+def test_peers_refuse_a_card_that_is_not_there(name: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    chosen = PEERS["vision"][name]
+    if torch.cuda.is_available() or chosen.missing():
+        pytest.skip("there is a card, or no such peer")
+    replace(JOB, device="cuda").write(tmp_path)
+    with pytest.raises(RuntimeError, match="CUDA device|CPU alone"):
+        chosen.load(tmp_path)
+
+
+def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    JOB.write(tmp_path)
+    with pytest.raises(PeerError, match="no answer within 0.01 s"):
+        Worker(PEERS["vision"]["torch_eager"], tmp_path, limit=0.01)
 
 
 def test_the_list_names_every_peer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,10 +310,12 @@ def test_the_same_network_on_both_sides(network: str, tmp_path: Path) -> None:
     replace(JOB, network=network).write(tmp_path)
     prepare(tmp_path)
     names = ["torch_eager", "torch_branched", "torch_channels_last", "ours_torch_fused"]
-    peers = choose("vision", [*names, "ours_torch"])
-    results = compare(peers, tmp_path, 1, pause=0.0, turn_seconds=0.0, start=InProcess)
-    assert [r.reason for r in results] == [None] * 5
-    assert all(0 < r.difference < 1e-4 for r in results[1:])
+    halves = ["torch_bfloat16_channels_last", "resident_torch", "resident_torch_fused"]
+    peers = choose("vision", [*names, "ours_torch", *halves])
+    results = compare(peers, tmp_path, 1, 9, 0.0, 0.0, start=InProcess)
+    assert [r.reason for r in results] == [None] * 8
+    assert all(0 < r.difference < 1e-4 for r in results[1:5])
+    assert all(1e-4 < r.difference < 0.1 for r in results[5:])
     assert all(r.ratio["forward"] > 0 for r in results)
 
 

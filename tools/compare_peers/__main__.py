@@ -9,18 +9,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dl_techniques.data.files import atomic_writer
-from tools.compare_peers.engine_files import needed
 from tools.compare_peers.job import Job
 from tools.compare_peers.measure import BaselineError, compare
 from tools.compare_peers.peak import measured_peaks
-from tools.compare_peers.peers import PEERS, Peer, choose
+from tools.compare_peers.peers.engine_files import needed
+from tools.compare_peers.peers.table import AGAINST, PEERS, Peer, choose
 from tools.compare_peers.prepare import MACS
 from tools.compare_peers.report import facts, shares, to_json, to_markdown
 from tools.compare_peers.timing import TURN_SECONDS
+from tools.compare_peers.workers import DEVICE, Worker
 
 SIZES = {"vision": 512, "vlm": 1024}
 
@@ -31,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m tools.compare_peers",
         description="The same network, weights and input in every engine, timed in turns.",
     )
+    found.add_argument("--device", choices=list(AGAINST), default="cpu",
+                       help="cuda: a graphics card, with peers of its own")  # fmt: skip
     found.add_argument("--work", choices=list(PEERS), default="vision")
     found.add_argument("--network", default="fastvithd", help="variant, for --work vision")
     found.add_argument("--size", default="fastvlm_0.5b", help="published size, for --work vlm")
@@ -42,7 +46,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--repeats", type=int, default=7)
     found.add_argument("--threads", type=int, default=0, help="0: one for each core")
     found.add_argument("--peers", type=lambda text: text.split(","), help="names, with commas")
-    found.add_argument("--at-once", type=int, default=6, help="processes held in memory")
+    found.add_argument("--against", metavar="PEER", help="times are divided by its; the baseline's "
+                       "unless said, on a card those of the best known in bfloat16")  # fmt: skip
+    found.add_argument("--at-once", type=int, metavar="NUMBER",
+                       help="processes held in memory; 6, on a card 16, which load side by side "
+                       "there")  # fmt: skip
+    found.add_argument("--limit", type=float, metavar="SECONDS",
+                       help="a peer that takes longer to load or to answer is ended")  # fmt: skip
     found.add_argument("--pause", type=float, default=0.2, help="seconds between two turns")
     found.add_argument("--turn-seconds", type=float, default=TURN_SECONDS,
                        help="a peer computes again until they are over, and its median counts; "
@@ -65,6 +75,7 @@ def job_of(options: argparse.Namespace) -> Job:
         options.threads,
         options.new_tokens,
         numbers=options.numbers,
+        device=options.device,
     )
 
 
@@ -72,7 +83,7 @@ def prepare(folder: Path) -> None:
     """Writes the weights, in a process of its own: this one must stay small."""
     subprocess.run(
         [sys.executable, "-m", "tools.compare_peers.prepare", str(folder)],
-        env={**os.environ, "KERAS_BACKEND": "torch", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, **DEVICE["cpu"], "KERAS_BACKEND": "torch", "TF_CPP_MIN_LOG_LEVEL": "3"},
         check=True,
         stdout=sys.stderr,
     )
@@ -114,16 +125,22 @@ def say(line: str) -> None:
 
 def measure(options: argparse.Namespace, folder: Path) -> tuple[str, dict[str, Any]]:
     """The comparison: as Markdown, and as plain values."""
-    job, peers = job_of(options), choose(options.work, options.peers)
+    job, against = job_of(options), options.against or AGAINST[options.device][options.work]
+    peers = choose(options.work, options.peers, options.device, against)
+    about = {**facts(job, options.repeats, options.turn_seconds), "against": against}
     prepare_once(folder, job)
     for peer in peers:
         write_file_of(peer, folder)
-    peaks = measured_peaks(job.threads)
-    pace = options.pause, options.turn_seconds
-    results = compare(peers, folder, options.repeats, options.at_once, *pace, say=say)
-    about = facts(job, options.repeats, options.turn_seconds)
+    on_card = job.device != "cpu"
+    peaks = {} if on_card else measured_peaks(job.threads)
+    at_once = options.at_once or (16 if on_card else 6)
+    results = compare(
+        peers, folder, options.repeats, at_once, options.pause, options.turn_seconds,
+        loading=at_once if on_card else 1, against=against,
+        start=partial(Worker, limit=options.limit), say=say,
+    )  # fmt: skip
     table = to_markdown(results, about)
-    if job.work == "vision":
+    if job.work == "vision" and not on_card:
         operations = 2 * int((folder / MACS).read_text())
         about.update(operations=operations, peaks=faster(peaks, measured_peaks(job.threads)))
         table += "\n\n" + shares(results, operations, about["peaks"]["float32"]["rate"])

@@ -27,6 +27,7 @@ class Job:
         new_tokens: tokens that are decoded, for "vlm".
         text_tokens: tokens of the question, for "vlm".
         numbers: of the model that are others than the size's, for "vlm".
+        device: "cpu", or "cuda" for a graphics card.
     """
 
     work: str
@@ -37,6 +38,17 @@ class Job:
     new_tokens: int = 32
     text_tokens: int = 24
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    device: str = "cpu"
+
+    @property
+    def runs(self) -> dict[str, int]:
+        """How many runs of a turn count, at least, and how many come before them.
+
+        On a card the first raise its clock, and caches forget the last peer.
+        """
+        if self.device == "cpu":
+            return {}
+        return {"least": 2, "uncounted": 1} if self.work == "vlm" else {"least": 5, "uncounted": 2}
 
     def write(self, folder: Path) -> None:
         """Leaves the numbers in the folder."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dl_techniques.evaluation.speed import median
-from tools.compare_peers.peers import LIMITS, Peer
+from tools.compare_peers.peers.table import LIMITS, Peer
 from tools.compare_peers.timing import TURN_SECONDS
 from tools.compare_peers.workers import PeerError, Worker
 
@@ -31,7 +33,7 @@ class Result:
         peer: which.
         difference: largest difference from the reference over its largest value.
         seconds: all timed runs, by name of the time.
-        ratio: median over the median of the baseline in the same turns, by name of the time.
+        ratio: median over that of one peer in the same turns, by name of the time.
         megabytes: peak memory of its process.
         reason: why there are no times, in words.
     """
@@ -51,10 +53,12 @@ def compare(
     at_once: int = 6,
     pause: float = 0.2,
     turn_seconds: float = TURN_SECONDS,
+    loading: int = 1,
+    against: str | None = None,
     start: Start = Worker,
     say: Say = lambda line: None,
 ) -> list[Result]:
-    """Times all peers against the first.
+    """Times all peers, and compares what they compute with the first.
 
     Args:
         peers: the baseline first.
@@ -63,6 +67,8 @@ def compare(
         at_once: processes that are held in memory at once; the baseline is one of every group.
         pause: seconds between two turns, in which threads of the last one go to sleep.
         turn_seconds: a peer computes again until they are over; its time is the median.
+        loading: processes that load and compile at the same time.
+        against: the peer of whose time the others' are ratios; the baseline unless said.
         start: makes the process of a peer.
         say: told what happens.
 
@@ -72,11 +78,16 @@ def compare(
     Raises:
         BaselineError: the first peer is not installed, or failed.
     """
-    baseline, *others = peers
     results = {peer.name: Result(peer) for peer in peers}
-    for group in groups(others, at_once - 1):
-        members = [results[peer.name] for peer in (baseline, *group)]
-        _run_group(members, folder, repeats, (pause, turn_seconds), start, say)
+    against = against or peers[0].name
+    always = [peer for peer in peers if peer in (peers[0], results[against].peer)]
+    others = [peer for peer in peers if peer not in always]
+    for group in groups(others, at_once - len(always)):
+        members = [results[peer.name] for peer in (*always, *group)]
+        with _loaded(members, folder, loading, start, say) as workers:
+            _check_outputs(members, workers, say)
+            fresh = _take_turns(members, workers, repeats, (pause, turn_seconds), say)
+        _enter(members, fresh, against)
     return list(results.values())
 
 
@@ -87,26 +98,27 @@ def groups(peers: Sequence[Peer], size: int) -> Iterator[Sequence[Peer]]:
         yield peers[begin : begin + size]
 
 
-def _run_group(
-    members: list[Result],
-    folder: Path,
-    repeats: int,
-    pace: tuple[float, float],
-    start: Start,
-    say: Say,
-) -> None:
+@contextlib.contextmanager
+def _loaded(
+    members: Sequence[Result], folder: Path, loading: int, start: Start, say: Say
+) -> Iterator[dict[str, Any]]:
+    """Name -> process, of those that could be loaded; all are ended, their memory is entered."""
+
+    def load(result: Result) -> Any:
+        say(f"loading {result.peer.name}")
+        return _started(result, folder, start)
+
     workers: dict[str, Any] = {}
     try:
-        for result in members:
-            say(f"loading {result.peer.name}")
-            worker = _started(result, folder, start)
-            if worker is not None:
-                workers[result.peer.name] = worker
-        _check_outputs(members, workers, say)
-        fresh = _take_turns(members, workers, repeats, pace, say)
+        with ThreadPoolExecutor(loading) as pool:
+            for result, worker in zip(members, pool.map(load, members), strict=True):
+                if worker is not None:
+                    workers[result.peer.name] = worker
+        yield workers
     finally:
-        peaks = {name: worker.close() for name, worker in workers.items()}
-    _enter(members, fresh, peaks)
+        for result in members:
+            if result.peer.name in workers:
+                result.megabytes = workers[result.peer.name].close()
 
 
 def _started(result: Result, folder: Path, start: Start) -> Any:
@@ -199,24 +211,20 @@ def _take_turns(
     return runs
 
 
-def _enter(
-    members: list[Result], runs: dict[str, list[dict[str, float]]], peaks: dict[str, float]
-) -> None:
-    """Adds the runs of a group to its results; ratios are to the baseline of the same turns."""
-    baseline = members[0].peer.name
-    if baseline not in runs:
-        raise BaselineError(f"the baseline {baseline} {members[0].reason}")
-    base = {k: median([r[k] for r in runs[baseline]]) for k in _names(runs, members[0])}
+def _enter(members: list[Result], runs: dict[str, list[dict[str, float]]], against: str) -> None:
+    """Adds the runs of a group to its results; ratios are to one peer in the same turns."""
+    baseline = members[0]
+    if baseline.peer.name not in runs:
+        raise BaselineError(f"the baseline {baseline.peer.name} {baseline.reason}")
+    base = _medians(runs.get(against, []))
     for result in members:
-        own = runs.get(result.peer.name, [])
-        for name in _names(runs, result):
-            values = [run[name] for run in own]
-            result.seconds.setdefault(name, []).extend(values)
+        for name, value in _medians(runs.get(result.peer.name, [])).items():
+            own = [run[name] for run in runs[result.peer.name]]
+            result.seconds.setdefault(name, []).extend(own)
             if name in base:
-                result.ratio[name] = median(values) / base[name]
-        result.megabytes = peaks.get(result.peer.name, result.megabytes)
+                result.ratio[name] = value / base[name]
 
 
-def _names(runs: dict[str, list[dict[str, float]]], result: Result) -> list[str]:
-    own = runs.get(result.peer.name)
-    return list(own[0]) if own else []
+def _medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Name of a time -> its median; nothing where there are no runs."""
+    return {name: median([run[name] for run in runs]) for name in (runs[0] if runs else ())}

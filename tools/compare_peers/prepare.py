@@ -42,7 +42,7 @@ def prepare_vision(folder: Path, job: Job) -> None:
 
 def prepare_vlm(folder: Path, job: Job) -> None:
     """A folder of transformers with random weights, from its own classes."""
-    from tools.compare_peers.transformers_peers import random_model
+    from tools.compare_peers.peers.transformers_peers import random_model
 
     random_model(job).save_pretrained(folder / "model")
 

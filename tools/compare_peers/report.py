@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -32,11 +34,26 @@ def facts(job: Job, repeats: int, turn_seconds: float = TURN_SECONDS) -> dict[st
         "processor": processor_name(),
         "cores": cores,
         "threads": job.threads or cores,
+        **({} if job.device == "cpu" else {"card": card_name()}),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "repeats": repeats,
         "turn_seconds": turn_seconds,
         "job": asdict(job),
     }
+
+
+def card_name() -> str:
+    """The graphics card, as torch sees it; asked in a process of its own, as torch is large.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    code = "import torch; print(torch.cuda.get_device_name())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise SystemExit(f"error: torch finds no CUDA device ({reason}); measure with --device cpu")
+    return done.stdout.strip()
 
 
 def _version(name: str) -> str | None:
@@ -48,7 +65,12 @@ def _version(name: str) -> str | None:
 
 def to_json(results: Sequence[Result], about: dict[str, Any]) -> dict[str, Any]:
     """Everything that was measured, every single run included."""
-    return {**about, "baseline": results[0].peer.name, "peers": [_plain(r) for r in results]}
+    return {
+        **about,
+        "baseline": results[0].peer.name,
+        "against": _against(results, about),
+        "peers": [_plain(r) for r in results],
+    }
 
 
 def _plain(result: Result) -> dict[str, Any]:
@@ -72,11 +94,16 @@ def to_markdown(results: Sequence[Result], about: dict[str, Any]) -> str:
     head = ["peer", "precision", "difference"]
     for name in names:
         title = name.replace("_", " ")
-        head += [f"{title}, ms", "fastest", f"x {results[0].peer.name}"]
+        head += [f"{title}, ms", "fastest", f"x {_against(results, about)}"]
     head.append("peak MB")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(_cells(result, names)) + " |" for result in results]
     return "\n".join([*lines, "", _described(about)])
+
+
+def _against(results: Sequence[Result], about: dict[str, Any]) -> str:
+    """The peer of whose time the others' are ratios."""
+    return str(about.get("against", results[0].peer.name))
 
 
 def _cells(result: Result, names: Sequence[str]) -> list[str]:
@@ -117,9 +144,10 @@ def shares(results: Sequence[Result], operations: int, peak: float) -> str:
 def _described(about: dict[str, Any]) -> str:
     job = about["job"]
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
+    device = about.get("card", about["processor"])
     return (
         f"{job['network']}, {job['image_size']} px, batch {job['batch_size']}; "
-        f"{about['processor']}, {about['cores']} cores, {about['threads']} threads, "
+        f"{device}, {about['cores']} cores, {about['threads']} threads, "
         f"{about['system']}; median of {about['repeats']} rounds, in turns of "
         f"{about['turn_seconds']:g} s, {about['date']}; {packages}"
     )

@@ -30,3 +30,17 @@ def turn(
     while len(runs) < least or time.perf_counter() < end:
         runs.append(once())
     return {name: median([run[name] for run in runs]) for name in runs[0]}
+
+
+def seconds_of(compute: Callable[[], object], wait: Callable[[], object]) -> float:
+    """Seconds from an idle device to an idle device.
+
+    Args:
+        compute: starts the work, and may return before it is done.
+        wait: returns when nothing is left to do.
+    """
+    wait()
+    start = time.perf_counter()
+    compute()
+    wait()
+    return time.perf_counter() - start

@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 
 from dl_techniques.runtime.memory import keep_freed_memory
-from tools.compare_peers.peers import PEERS, Runner
+from tools.compare_peers.job import Job
+from tools.compare_peers.peers.table import PEERS, Runner
 from tools.compare_peers.timing import turn
 
 
-def answer(runner: Runner, request: str) -> dict[str, Any]:
-    """Does what a line asks for."""
+def answer(runner: Runner, request: str, **runs: int) -> dict[str, Any]:
+    """Does what a line asks for; `runs`: of `timing.turn`."""
     verb, _, argument = request.partition(" ")
     if verb == "times":
-        return {"times": turn(runner.times, float(argument))}
+        return {"times": turn(runner.times, float(argument), **runs)}
     if verb == "output":
         np.save(argument, runner.output())
         return {"written": argument}
@@ -51,12 +52,12 @@ def hold_files() -> None:
             lock(ctypes.c_void_p(start), ctypes.c_size_t(stop - start))
 
 
-def serve(load: Callable[[], Runner], answer: Callable[[Any, str], dict[str, Any]]) -> None:
+def serve(load: Callable[[], Runner], **runs: int) -> None:
     """Answers until stdin ends.
 
     Args:
         load: makes the runner.
-        answer: does what a line asks for.
+        **runs: of `timing.turn`.
     """
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -68,7 +69,7 @@ def serve(load: Callable[[], Runner], answer: Callable[[Any, str], dict[str, Any
         runner = load()
         reply({"ready": True})
         for line in sys.stdin:
-            reply(answer(runner, line.strip()))
+            reply(answer(runner, line.strip(), **runs))
     except Exception as error:
         reply({"error": f"{type(error).__name__}: {error}"})
         raise
@@ -77,13 +78,16 @@ def serve(load: Callable[[], Runner], answer: Callable[[Any, str], dict[str, Any
 def main(work: str, peer: str, folder: Path) -> None:
     """Serves one peer."""
 
+    job = Job.read(folder)
+
     def load() -> Runner:
         keep_freed_memory()
         runner = PEERS[work][peer].load(folder)
-        hold_files()
+        if job.device == "cpu":
+            hold_files()
         return runner
 
-    serve(load, answer)
+    serve(load, **job.runs)
 
 
 if __name__ == "__main__":

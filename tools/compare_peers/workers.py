@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,22 @@ from typing import Any
 import numpy as np
 
 from tools.compare_peers.job import Job
-from tools.compare_peers.peers import Peer
+from tools.compare_peers.peers.table import Peer
 
+MODULE = "tools.compare_peers.worker"
 SAID = 300  # characters of an error that are kept
+
+
+DEVICE = {
+    "cpu": {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "KERAS_TORCH_DEVICE": "cpu"},
+    "cuda": {
+        "KERAS_TORCH_DEVICE": "cuda",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TORCHINDUCTOR_COMPILE_THREADS": "4",
+        "TOKENIZERS_PARALLELISM": "false",
+    },
+}
+"""Variables of a device; several processes share one card and the cores beside it."""
 
 
 class PeerError(Exception):
@@ -29,37 +43,51 @@ class Worker:
     Args:
         peer: which.
         folder: of the comparison.
+        limit: seconds in which it has to be loaded, and in which each answer has to come; None for
+            as long as it takes.
 
     Raises:
-        PeerError: it could not be loaded.
+        PeerError: it could not be loaded, or not in time.
     """
 
-    module = "tools.compare_peers.worker"
-
-    def __init__(self, peer: Peer, folder: Path) -> None:
-        self.peer, self.folder = peer, folder
+    def __init__(self, peer: Peer, folder: Path, limit: float | None = None) -> None:
+        self.peer, self.folder, self.limit, self.late = peer, folder, limit, False
         job = Job.read(folder)
         self.log = folder / f"{peer.name}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, job.work, peer.name, folder],
+                [sys.executable, "-m", MODULE, job.work, peer.name, folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 bufsize=1,
-                env=self._environment(job),
+                env=environment(peer, job, os.environ),
             )
         self._reply()
 
-    def _environment(self, job: Job) -> dict[str, str]:
-        return environment(self.peer, job, os.environ)
+    def _line(self) -> str:
+        """What the process says next; nothing where it has ended."""
+        assert self.process.stdout is not None
+        if self.limit is None:
+            return self.process.stdout.readline()
+        timer = threading.Timer(self.limit, self._give_up)
+        timer.start()
+        try:
+            return self.process.stdout.readline()
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self.late = True
+        self.process.kill()
 
     def _reply(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self._line()
         if not line:
             status = self.process.wait()
+            if self.late:
+                raise PeerError(f"no answer within {self.limit:g} s")
             words = " ".join(self.log.read_text(errors="replace").split())[-SAID:]
             raise PeerError(f"the process ended with {status}: {words}")
         message: dict[str, Any] = json.loads(line)
@@ -123,4 +151,4 @@ def environment(peer: Peer, job: Job, given: Mapping[str, str]) -> dict[str, str
             values[name] = str(job.threads)
     if peer.backend is not None:
         values["KERAS_BACKEND"] = peer.backend
-    return values
+    return {**values, **DEVICE[job.device]}

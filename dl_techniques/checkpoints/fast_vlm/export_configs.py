@@ -43,6 +43,11 @@ def model_config(
             f"a model that keeps {backbone.image_tokens} rows of a picture cannot be written for "
             "transformers, which takes them all; call select_tokens(None) first"
         )
+    if backbone.projector.pool is not None or backbone.projector.enhancer is not None:
+        raise VariantError(
+            "a projector that pools or enhances its rows cannot be written for transformers, which "
+            "has none; build the backbone without pool= and enhance="
+        )
     if backbone.projector.hidden_dim != backbone.hidden_dim:
         raise VariantError(
             f"a projector {backbone.projector.hidden_dim} wide inside cannot be written for "

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from dl_techniques.checkpoints.weight_map import Entry, Shape, keras_array
+from dl_techniques.checkpoints.weight_map import Entry, keras_array
 from dl_techniques.runtime.lazy_build import place
+from dl_techniques.typing import Sides
 
 
 class Joined:
@@ -24,7 +25,7 @@ class Joined:
         >>> q, k = keras.Variable(np.zeros((3, 4))), keras.Variable(np.zeros((3, 2)))
         >>> joined = Joined([Entry("q", q, DENSE), Entry("k", k, DENSE)])
         >>> joined.assign(np.ones((6, 3), "float32"))
-        >>> joined.shape, q.shape, float(k.numpy().sum())
+        >>> tuple(joined.shape), tuple(q.shape), float(k.numpy().sum())
         ((6, 3), (3, 4), 6.0)
     """
 
@@ -37,7 +38,7 @@ class Joined:
         return "+".join(part.path for part in self.parts)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> Sides:
         """Shape of the one array."""
         shapes = [part.source_shape for part in self.parts]
         return (sum(shape[0] for shape in shapes), *shapes[0][1:])

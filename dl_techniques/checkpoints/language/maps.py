@@ -18,11 +18,11 @@ from dl_techniques.checkpoints.weight_map import (
     DENSE,
     Entry,
     Rule,
-    Shape,
     Transform,
     WeightMap,
     build_map,
 )
+from dl_techniques.typing import Sides
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +56,7 @@ HEAD_BIAS = Transform(
 )
 
 
-def _drop_offset(array: np.ndarray, shape: Shape) -> np.ndarray:
+def _drop_offset(array: np.ndarray, shape: Sides) -> np.ndarray:
     return array[OPT_OFFSET:]
 
 

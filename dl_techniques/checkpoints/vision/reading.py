@@ -134,7 +134,7 @@ def network_map(network: FastVLM | MobileOne | EfficientNetLite, words: str) -> 
             f"{network.name} was trained while it was folded, and its qkv keep biases that no "
             "layout of timm's or Apple's has names for: use save_to_preset()"
         )
-    if any(switch.is_fold and switch.fused_form for _, switch in network.switches()):
+    if any(switch.is_fold and switch.inference_form for _, switch in network.switches()):
         raise CheckpointError(
             f"{network.name} is folded, which no layout of timm's or Apple's has names for: call "
             "reset_reparameterization(), then reparameterize() without fold"

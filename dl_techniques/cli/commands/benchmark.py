@@ -8,12 +8,19 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from dl_techniques.cli import session
 from dl_techniques.cli.commands.benchmark_table import to_text
 from dl_techniques.cli.commands.describe import QUESTION
-from dl_techniques.cli.options import MAX_PIXELS, add_preset_option, positive_int, question
+from dl_techniques.cli.options import (
+    MAX_PIXELS,
+    add_preset_option,
+    add_server_option,
+    positive_int,
+    question,
+)
 from dl_techniques.cli.progress import Progress
 from dl_techniques.errors import DLTechniquesError
 from dl_techniques.runtime.memory import keep_freed_memory
@@ -37,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "image", nargs="?", metavar="IMAGE", help="- is stdin; default: a generated picture"
     )
     add_preset_option(parser)
+    add_server_option(parser)
     parser.add_argument("--question", type=question, default=QUESTION, help="asked every time")
     parser.add_argument(
         "--repeats", type=positive_int, default=5, metavar="N", help="runs of each kind"
@@ -109,6 +117,35 @@ def warm(options: argparse.Namespace, model: keras.Model, picture: Any) -> dict[
         "conversation": conversation(options, model, picture),
         "peak_megabytes": own_peak_megabytes(),
         "model": describe_model(model),
+    }
+
+
+def of_server(options: argparse.Namespace) -> dict[str, Any]:
+    """What a client of a server waits for: middle values of the runs after the first.
+
+    The server has cost of its own; what it computes on is not known here.
+    """
+    from dl_techniques.hosts.server import ServerAnswerer
+
+    picture = made_picture() if options.image is None else options.image
+    server = ServerAnswerer(options.server)
+    timings = []
+    with Progress("answers", options.repeats) as bar:
+        for turn in range(options.repeats + 1):
+            stream = server.stream(options.question, [picture], options.max_new_tokens)
+            timing = session.show(stream, visible=False)
+            if turn:  # before the first the server has not seen the picture
+                timings.append(timing)
+                bar.advance(1)
+    first = [t.first_token_seconds for t in timings if t.first_token_seconds is not None]
+    rates = [t.tokens_per_second for t in timings if t.tokens_per_second is not None]
+    return {
+        "server": options.server,
+        "answers": len(timings),
+        "tokens": median(t.tokens or 0 for t in timings),
+        "first_token_seconds": median(first) if first else None,
+        "seconds": median(t.seconds for t in timings),
+        "tokens_per_second": median(rates) if rates else None,
     }
 
 
@@ -223,6 +260,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> int:
     """Measures and prints."""
     check(options)
+    if options.server is not None:
+        report = of_server(options)
+        lines = (f"{name}: {value}" for name, value in report.items())
+        print(json.dumps(report, indent=2) if options.json else "\n".join(lines), flush=True)
+        return 0
     from dl_techniques.evaluation.report import machine
     from dl_techniques.evaluation.speed import thread_settings
 

@@ -52,6 +52,8 @@ class Conversation:
     """
 
     def __init__(self, model: keras.Model, options: argparse.Namespace) -> None:
+        import keras
+
         from dl_techniques import Chat
 
         self.options = options
@@ -62,7 +64,7 @@ class Conversation:
             **writing_of(options),
         )
         self.waiting: list[Any] = []
-        self.tally = session.Tally("answer")
+        self.tally = session.Tally("answer", str(keras.backend.backend()))
 
     def clear(self) -> None:
         """Forgets every turn and the picture."""
@@ -82,8 +84,13 @@ class Conversation:
 
     def ask(self, line: str) -> None:
         """Answers one question and prints the answer."""
-        asked = session.as_taught(line, self.options.preset)
+        asked, forgotten = session.as_taught(line, self.options.preset), self.chat.forgotten
         stream = self.chat.ask(asked, images=self.waiting or None)
+        if self.chat.forgotten > forgotten:
+            note(
+                f"the chat no longer fits the model's {self.chat.model.context_length} tokens: its "
+                f"{self.chat.forgotten - forgotten} oldest turns left"
+            )
         timing = session.show(stream, visible=not self.options.json)
         self.waiting = []
         self.tally.add(timing)
@@ -92,6 +99,7 @@ class Conversation:
                 "question": line,
                 "text": stream.text,
                 "certainty": stream.certainty,
+                "forgotten_turns": self.chat.forgotten,
                 "tokens": timing.tokens,
                 "first_token_seconds": timing.first_token_seconds,
                 "tokens_per_second": timing.tokens_per_second,

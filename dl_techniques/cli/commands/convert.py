@@ -14,7 +14,7 @@ from dl_techniques.cli.progress import Progress
 from dl_techniques.errors import CheckpointError, PresetError
 
 if TYPE_CHECKING:
-    from dl_techniques.loading.identify import Subject
+    from dl_techniques.loading.contents import Contents
 
 PRECISIONS = ("float32", "bfloat16")
 MEGABYTE = 1_000_000
@@ -47,21 +47,21 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Says what the source is, then converts it."""
-    from dl_techniques.loading.identify import check_processing, identify
+    from dl_techniques.loading.contents import check_processing
 
     if options.dest is None and not options.dry_run:
         raise PresetError("DEST is missing: name the folder to write, or give --dry-run")
     if options.dest is not None:
         check_target(options.dest, options.force)
-    subject = identify(options.source)
-    check_processing(subject)
-    precision = options.precision or subject.precision
-    show(subject, precision, options.json)
+    inside = find_contents(options.source)
+    check_processing(inside)
+    precision = options.precision or inside.precision
+    show(inside, precision, options.json)
     if options.dry_run:
         return 0
-    check_space(options.dest, subject.written_bytes(precision) + SMALL_FILES)
+    check_space(options.dest, inside.written_bytes(precision) + SMALL_FILES)
     try:
-        convert(subject, precision, options)
+        convert(inside, precision, options)
     except OSError as error:
         raise CheckpointError(
             f"{options.dest}: cannot be written ({error.strerror or error}); make room or choose "
@@ -70,6 +70,23 @@ def run(options: argparse.Namespace) -> int:
     if not options.json:
         print(f"wrote {options.dest}")
     return 0
+
+
+def find_contents(source: str) -> Contents:
+    """What a source holds.
+
+    Raises:
+        PresetError: nothing there, or nothing that can be converted.
+    """
+    from dl_techniques.loading.source import find
+
+    found = find(source, look_through=True)
+    if found.contents is None:
+        raise PresetError(
+            f"{source} is of the kind {found.kind!r}, which cannot be converted; expected a "
+            "preset, a checkpoint or a weight file"
+        )
+    return found.contents
 
 
 def check_target(dest: Path, force: bool) -> None:
@@ -100,17 +117,17 @@ def check_space(dest: Path, needed: int) -> None:
         )
 
 
-def convert(subject: Subject, precision: str, options: argparse.Namespace) -> None:
+def convert(inside: Contents, precision: str, options: argparse.Namespace) -> None:
     """Loads the model and writes it beside DEST; a folder named DEST is whole."""
     from dl_techniques.checkpoints.folders import replacing_folder
 
     to_transformers = options.to == "transformers"
-    shards = to_transformers and subject.model == "FastVLMCausalLM"
-    stamp = stamp_of(subject, precision) if shards else None
-    steps = subject.stored_bytes + (subject.written_bytes(precision) if shards else 0)
+    shards = to_transformers and inside.model == "FastVLMCausalLM"
+    stamp = stamp_of(inside, precision) if shards else None
+    steps = inside.stored_bytes + (inside.written_bytes(precision) if shards else 0)
     with Progress("MB", steps // MEGABYTE) as bar:
         told = in_megabytes(bar)
-        model = load(subject, precision, options.variant, told)
+        model = load(inside, precision, options.variant, told)
         with replacing_folder(options.dest, stamp) as partial:
             if shards:
                 model.export_to_transformers(partial, progress=told, resume=True)
@@ -132,16 +149,16 @@ def in_megabytes(bar: Progress) -> Callable[[int], None]:
     return told
 
 
-def stamp_of(subject: Subject, precision: str) -> str:
+def stamp_of(inside: Contents, precision: str) -> str:
     """Changes when the source or the target does: an old partial folder is of no use then."""
-    path = Path(subject.path)
+    path = Path(inside.path)
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     return json.dumps([str(path.resolve()), precision, stats])
 
 
 def load(
-    subject: Subject, precision: str, variant: str | None, progress: Callable[[int], None]
+    inside: Contents, precision: str, variant: str | None, progress: Callable[[int], None]
 ) -> Any:
     """The model, in the precision that was asked for."""
     import dl_techniques
@@ -149,26 +166,26 @@ def load(
     keywords: dict[str, Any] = {"dtype": precision}
     if variant is not None:
         keywords["variant"] = variant
-    if subject.model == "FastVLMCausalLM" and subject.layout != "keras":
+    if inside.model == "FastVLMCausalLM" and inside.layout != "keras":
         keywords["progress"] = progress
-    return getattr(dl_techniques, subject.model).from_preset(subject.path, **keywords)
+    return getattr(dl_techniques, inside.model).from_preset(inside.path, **keywords)
 
 
-def show(subject: Subject, precision: str, as_json: bool) -> None:
+def show(inside: Contents, precision: str, as_json: bool) -> None:
     """Prints what the source is and what loading it takes."""
-    peak = subject.peak_bytes[precision]
-    written = subject.written_bytes(precision)
+    peak = inside.peak_bytes[precision]
+    written = inside.written_bytes(precision)
     if as_json:
-        facts = {**asdict(subject), "written_precision": precision, "written_bytes": written}
+        facts = {**asdict(inside), "written_precision": precision, "written_bytes": written}
         print(json.dumps(facts), flush=True)
         return
     lines = [
-        ("what", subject.what),
-        ("layout", subject.layout),
-        ("tensors", str(subject.tensors)),
-        ("numbers", f"{subject.parameters:,}"),
-        ("on disk", f"{subject.stored_bytes / MEGABYTE:.1f} MB"),
-        ("precision", f"{precision} (stored: {subject.precision})"),
+        ("what", inside.what),
+        ("layout", inside.layout),
+        ("tensors", str(inside.tensors)),
+        ("numbers", f"{inside.parameters:,}"),
+        ("on disk", f"{inside.stored_bytes / MEGABYTE:.1f} MB"),
+        ("precision", f"{precision} (stored: {inside.precision})"),
         ("memory while loading", f"at most {peak / MEGABYTE:.1f} MB beside the programs"),
         ("weights to be written", f"at most {written / MEGABYTE:.1f} MB"),
     ]

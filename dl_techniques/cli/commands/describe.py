@@ -10,6 +10,7 @@ from dl_techniques.cli.options import (
     add_logprobs_option,
     add_model_options,
     add_sampling_options,
+    add_server_option,
     add_writing_options,
 )
 
@@ -23,6 +24,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help=IMAGE_HELP)
     add_model_options(parser)
+    add_server_option(parser)
     add_sampling_options(parser)
     add_writing_options(parser)
     add_logprobs_option(parser)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dl_techniques.cli import session
-from dl_techniques.cli.options import add_preset_option, positive_int
+from dl_techniques.cli.options import add_preset_option, add_server_option, positive_int
 from dl_techniques.cli.output import check_writable, write_atomically
 from dl_techniques.cli.progress import Progress
+from dl_techniques.loading.for_answers import Sampling
 
 if TYPE_CHECKING:
-    import keras
-    import numpy as np
-
     from dl_techniques.evaluation import QuestionSet, SetResult
+    from dl_techniques.evaluation.answerer import Answerer
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -27,6 +26,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Exact match on sets of questions, beside three baselines.",
     )
     add_preset_option(parser)
+    add_server_option(parser)
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a set, or a folder of sets"
     )
@@ -46,30 +46,19 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def make_answerer(model: keras.Model, max_new_tokens: int) -> Any:
-    """A function from questions and the picture of each to answers."""
-    from dl_techniques.evaluation.answerer import KerasAnswerer
-
-    answerer = KerasAnswerer(model, max_new_tokens)
-
-    def answer(questions: list[str], pictures: list[np.ndarray]) -> list[str]:
-        return answerer.answer(questions, [[picture] for picture in pictures])
-
-    return answer
-
-
 def measure(
-    model: keras.Model, sets: list[QuestionSet], options: argparse.Namespace
+    answerer: Answerer, sets: list[QuestionSet], options: argparse.Namespace
 ) -> list[SetResult]:
     """Evaluates every set, with a progress bar over all questions."""
     from dl_techniques.evaluation import evaluate_set
-    from dl_techniques.evaluation.answerer import KerasAnswerer
 
-    answerer = KerasAnswerer(model, options.max_new_tokens)
     total = sum(2 * len(questions.records) for questions in sets)
     with Progress("questions", total) as bar:
         return [
-            evaluate_set(answerer, questions, options.batch_size, bar.advance) for questions in sets
+            evaluate_set(
+                answerer, questions, options.batch_size, bar.advance, options.max_new_tokens
+            )
+            for questions in sets
         ]
 
 
@@ -82,10 +71,11 @@ def run(options: argparse.Namespace) -> int:
         check_writable(options.output)
     sets = load_sets(options.data, options.limit)
     start = time.perf_counter()
-    model = session.load_model(options.preset)
-    model.compile(sampler="greedy")
-    results = measure(model, sets, options)
-    report = as_report(options.preset, results, time.perf_counter() - start)
+    with session.open_answerer(options.preset, Sampling(), options.server) as answerer:
+        results = measure(answerer, sets, options)
+        computed_by = session.backend_of(answerer)
+    report = as_report(options.server or options.preset, results, time.perf_counter() - start)
+    report["machine"]["backend"] = computed_by
     if options.output is not None:
         write_atomically(options.output, to_json(report))
     print(to_json(report) if options.json else to_table(report, results), flush=True)

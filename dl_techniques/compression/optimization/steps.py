@@ -26,6 +26,7 @@ from dl_techniques.compression.quantization_aware import calibrate, quantization
 from dl_techniques.data.labelled import Batches, Labelled
 from dl_techniques.data.preprocessing import Preprocessing
 from dl_techniques.errors import CompressionError, TrainingError
+from dl_techniques.models.picture_network import StagedNetwork
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.training import Stage
 from dl_techniques.training.optimizers import cosine
@@ -192,16 +193,21 @@ def trainable_copy(model: keras.Model) -> Any:
     copy = copy_of(model)
     if not copy.trainable_variables:
         copy.trainable = True
-    if any(switch.is_fold and switch.fused_form for _, switch in copy.switches()):
+    if any(switch.is_fold and switch.inference_form for _, switch in copy.switches()):
         copy.reset_reparameterization()
     return copy
 
 
-def _prune(network: keras.Model, source: Any, step: Prune, lesson: Lesson) -> Any:
-    if not isinstance(network, FastVLM):
+def _check_prunable(network: keras.Model) -> None:
+    if not isinstance(network, StagedNetwork):
         raise CompressionError(
-            f"prune takes a FastVLM, got a {type(network).__name__}; leave the step out"
+            f"prune takes a network of stages, as FastVLM; got a {type(network).__name__}: leave "
+            "the step out"
         )
+
+
+def _prune(network: keras.Model, source: Any, step: Prune, lesson: Lesson) -> Any:
+    _check_prunable(network)
     return prune_gradually(
         network,
         step.fraction,

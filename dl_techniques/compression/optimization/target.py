@@ -74,11 +74,12 @@ def recipe_for_size(
         >>> recipe_for_size("tiny.keras", 0.6)  # doctest: +SKIP
     """
     from dl_techniques.loading.source import load
+    from dl_techniques.models.picture_network import StagedNetwork
 
     model = load(source) if isinstance(source, (str, Path)) else source
     base = Recipe(export=export or Export(), training=training or Training())
     smallest = float("inf")
-    for recipe in ladder(base, trainable and _is_prunable(model)):
+    for recipe in ladder(base, trainable and isinstance(model, StagedNetwork)):
         size = _size(model, recipe)
         if size is None:
             continue
@@ -92,12 +93,6 @@ def recipe_for_size(
         f"{smallest:.2f} MB{hint}; write a recipe with stronger steps, or start from a smaller "
         "network"
     )
-
-
-def _is_prunable(model: keras.Model) -> bool:
-    from dl_techniques.models.vision.fast_vlm.model import FastVLM
-
-    return isinstance(model, FastVLM)
 
 
 def _size(model: keras.Model, recipe: Recipe) -> int | None:

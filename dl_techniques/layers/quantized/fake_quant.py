@@ -105,7 +105,8 @@ def fake_quantize(inputs: Tensor, low: Any, high: Any, bits: int = 8) -> Any:
     Example:
         >>> import numpy as np
         >>> x = np.array([-9.0, 0.0, 0.5, 9.0], "float32")
-        >>> fake_quantize(x, np.float32(-1.0), np.float32(1.55)).round(3).tolist()
+        >>> grid = ops.convert_to_numpy(fake_quantize(x, np.float32(-1.0), np.float32(1.55)))
+        >>> [round(float(value), 3) for value in grid]
         [-1.0, 0.0, 0.5, 1.55]
     """
     exact = ops.cast(inputs, "float32")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 import keras
 
@@ -40,7 +40,7 @@ def check_input_shape(input_shape: Sequence[int | None]) -> None:
 
 def is_whole(value: Any, least: int) -> bool:
     """Whether a value is a whole number of at least so much; `True` is none."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return False
     return int(value) >= least
 
@@ -64,7 +64,7 @@ def check_number(field: str, value: Any, low: float, high: float = math.inf) -> 
         VariantError: names the field, what came and what was expected.
     """
     # NumPy's numbers have `__float__`, texts have not; NaN is in no range.
-    number = float(value) if hasattr(value, "__float__") else math.nan
+    number = float(value) if isinstance(value, SupportsFloat) else math.nan
     if isinstance(value, bool) or not (math.isfinite(number) and low <= number <= high):
         upper = "" if high == math.inf else f" to {high:g}"
         raise VariantError(f"{field} is {value!r}; expected a number from {low:g}{upper}")

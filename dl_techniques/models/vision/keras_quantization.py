@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from dl_techniques.compat.keras_layers import quantization_config
 from dl_techniques.errors import CompressionError
 from dl_techniques.layers.reparameterization import (
     named_parts,
@@ -67,14 +68,15 @@ def noted(network: keras.Model) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for path, layer in named_parts(network):
         mode = quantization_mode(layer)
-        if mode is None or not hasattr(layer, "quantization_config"):
+        rule = quantization_config(layer)
+        if mode is None or rule is None:
             continue
         if mode not in MODES:
             raise CompressionError(
                 f"{network.name}: its layer {path} was quantized by mode {mode!r}, which cannot be "
                 f"saved; start from the float network and use {', '.join(MODES)}"
             )
-        config = keras.saving.serialize_keras_object(layer.quantization_config)
+        config = keras.saving.serialize_keras_object(rule)
         table[path] = {"mode": mode, "config": config}
     return {CONFIG_KEY: table} if table else {}
 

@@ -14,7 +14,7 @@ from dl_techniques.errors import FusionError, PresetError, VariantError
 from dl_techniques.layers.freezing import set_flags, take_flags
 from dl_techniques.layers.quantized.restore import restore
 from dl_techniques.layers.reparameterization import Reparameterizable, sync_variables
-from dl_techniques.models.portable_compile import PortableCompile, portable
+from dl_techniques.models.portable_compile import PortableCompile
 from dl_techniques.models.presets import hub
 from dl_techniques.models.presets import vision_folder as preset_files
 from dl_techniques.models.presets.readers import VISION, find_reader, reader_of
@@ -164,12 +164,6 @@ class SwitchableModel(Reparameterizable, PictureParts, PortableCompile, TracedOn
         super().compile(*args, **kwargs)
         self._compiled_form = self.form_state()
 
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as a saved model was; Keras asks for this where `compile` is overridden."""
-        self.compile(**keras.saving.deserialize_keras_object(portable(config)))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
-
     def make_train_function(self, force: bool = False) -> Any:
         """Builds the training function.
 
@@ -183,7 +177,7 @@ class SwitchableModel(Reparameterizable, PictureParts, PortableCompile, TracedOn
                 "branches are to be trained"
             )
         if not self._learns_rounding and any(
-            s.is_fold and s.fused_form for _, s in self.switches()
+            s.is_fold and s.inference_form for _, s in self.switches()
         ):
             raise FusionError(
                 f"{self.name} is folded, which is for inference: call reset_reparameterization(), "

@@ -17,7 +17,8 @@ from dl_techniques.checkpoints import tensor_writer
 from dl_techniques.checkpoints.tensor_files import open_tensors
 from dl_techniques.cli import main
 from dl_techniques.cli.commands import convert
-from dl_techniques.loading import identify
+from dl_techniques.errors import PresetError
+from dl_techniques.loading import find
 from tests.checkpoints.fast_vlm.folders import PLAIN_TOWER, apple_folder, make_backbone, numbers
 from tests.checkpoints.vision import small_variants
 
@@ -246,5 +247,15 @@ def test_full_disk_while_writing(
 
 def test_other_presets_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(identify.PresetError, match="'bert'"):
-        identify.identify(tmp_path)
+    with pytest.raises(PresetError, match="'bert'"):
+        find(tmp_path)
+
+
+def test_what_is_no_preset_is_not_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bundle.litertlm").write_bytes(b"")
+    FastVLM.from_variant("nano").save(tmp_path / "a.keras")
+    for name, kind in (("bundle.litertlm", "litertlm"), ("a.keras", "archive")):
+        _, err = run(capsys, tmp_path / name, tmp_path / "new", status=2)
+        assert f"is of the kind {kind!r}, which cannot be converted; expected a preset" in err

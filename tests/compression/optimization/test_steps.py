@@ -101,7 +101,7 @@ def test_probabilities_are_told_from_logits() -> None:
 def test_only_networks_with_known_channels_are_pruned(lesson: Lesson, tmp_path: Path) -> None:
     from tests.export.small_exports import small_mobile_one
 
-    with pytest.raises(CompressionError, match="prune takes a FastVLM, got a MobileOne"):
+    with pytest.raises(CompressionError, match="as FastVLM; got a MobileOne"):
         run_steps(
             small_mobile_one(), Recipe(prune=Prune(), training=TRAINING), lesson, lambda line: None
         )

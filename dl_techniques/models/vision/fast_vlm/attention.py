@@ -34,7 +34,7 @@ class Attention(LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> Attention(2)(np.ones((1, 4, 3, 8), "float32")).shape[1:]
+        >>> tuple(Attention(2)(np.ones((1, 4, 3, 8), "float32")).shape[1:])
         (4, 3, 8)
 
     Reference: Vaswani et al., "Attention Is All You Need", arXiv:1706.03762, section 3.2.

@@ -16,8 +16,7 @@ from dl_techniques.layers.positional_encoding import ConditionalPositionalEncodi
 from dl_techniques.layers.reparameterization import Reparameterizable
 from dl_techniques.layers.repmixer_block import RepMixerBlock, ScaledFFN
 from dl_techniques.models.vision.fast_vlm.attention import Attention
-
-Shape = tuple[int | None, ...]
+from dl_techniques.typing import Shape
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -46,7 +45,7 @@ class AttentionBlock(ScaledFFN):
 
     Example:
         >>> import numpy as np
-        >>> AttentionBlock(num_heads=2)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        >>> tuple(AttentionBlock(num_heads=2)(np.ones((1, 4, 4, 8), "float32")).shape[1:])
         (4, 4, 8)
 
     Reference: Vasu et al., "FastViT", arXiv:2303.14189, figure 2.
@@ -92,7 +91,7 @@ class AttentionBlock(ScaledFFN):
         """Creates what the current form has; attention itself once the heads are known."""
         super().create_parts()
         policy = self.dtype_policy
-        if not self.fused_form:
+        if not self.inference_form:
             self.attention_scale = LayerScale(
                 self.layer_scale_init, name="attention_scale", dtype=policy
             )
@@ -102,7 +101,7 @@ class AttentionBlock(ScaledFFN):
             self._create_attention()
 
     def _create_attention(self) -> None:
-        folded_norm = self.fused_form and self._norm_kind == "batch"
+        folded_norm = self.inference_form and self._norm_kind == "batch"
         self.attention = Attention(
             self.num_heads, folded_norm or self.qkv_bias, self.dropout_rate, self.attention_kind,
             self.attention_extent, name="attention", dtype=self.dtype_policy,
@@ -118,10 +117,10 @@ class AttentionBlock(ScaledFFN):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Mixes places, then channels."""
-        folded_norm = self.fused_form and self._norm_kind == "batch"
+        folded_norm = self.inference_form and self._norm_kind == "batch"
         x = inputs if folded_norm else self._normalize(inputs, training)
         branch = self.attention(x, training=training)
-        if not self.fused_form:
+        if not self.inference_form:
             branch = self.attention_scale(branch)
         return self.feed_forward(inputs + self.drop_path(branch, training=training), training)
 
@@ -132,7 +131,7 @@ class AttentionBlock(ScaledFFN):
 
     def form_word(self) -> bool | str:
         """`True`, `False`, or "biased": the training form with a bias in `qkv`."""
-        return "biased" if self.qkv_bias and not self.fused_form else self.fused_form
+        return "biased" if self.qkv_bias and not self.inference_form else self.inference_form
 
     def declare_form(self, form: bool | str) -> None:
         """Takes on a saved form, without its weights."""
@@ -187,7 +186,7 @@ class Stage(Reparameterizable, LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> Stage(2, "repmixer", num_heads=1)(np.ones((1, 4, 4, 8), "float32")).shape[1:]
+        >>> tuple(Stage(2, "repmixer", num_heads=1)(np.ones((1, 4, 4, 8), "float32")).shape[1:])
         (4, 4, 8)
     """
 

@@ -49,7 +49,7 @@ class MobileOneStage(Reparameterizable, LayerOfParts):
 
     Example:
         >>> import numpy as np
-        >>> MobileOneStage(8, depth=2)(np.ones((1, 8, 6, 4), "float32")).shape[1:]
+        >>> tuple(MobileOneStage(8, depth=2)(np.ones((1, 8, 6, 4), "float32")).shape[1:])
         (4, 3, 8)
     """
 

@@ -131,12 +131,16 @@ class Towers(SwitchableModel):
         Raises:
             LookupError: the network has no tags.
         """
-        if self.tags is None:
-            raise LookupError(f"{self.name} has no name tags")
+        tags = self._tag_layer()
         x: Any = images
         for layer in [*self._joint_of_tags, self.networks[-1]]:
             x = layer(x)
-        return self.tags.tags(x)
+        return tags.tags(x)
+
+    def _tag_layer(self) -> NameTags:
+        if self.tags is None:
+            raise LookupError(f"{self.name} has no name tags")
+        return self.tags
 
     def names_of(self, images: Tensor, best: int = 3) -> list[list[tuple[str, float]]]:
         """The likeliest names of each picture and the probability that each is right.
@@ -150,7 +154,7 @@ class Towers(SwitchableModel):
         """
         found = [ops.convert_to_numpy(part) for part in self.tags_of(images)]
         chances = found[0] * found[1][:, None]
-        names = self.tags.names
+        names = self._tag_layer().names
         return [[(names[i], float(row[i])) for i in row.argsort()[::-1][:best]] for row in chances]
 
     def answer_certainty(self, question: str, answer: str, pictures: np.ndarray) -> float | None:
@@ -168,8 +172,9 @@ class Towers(SwitchableModel):
         """
         if self.tags is None or len(pictures) != 1:
             return None
-        found = [np.asarray(ops.convert_to_numpy(part))[0] for part in self.tags_of(pictures)]
-        return certainty_of_tags(self.tags, *found, question, answer)
+        found = self.tags_of(pictures)
+        names, known, facts = (np.asarray(ops.convert_to_numpy(part))[0] for part in found)
+        return certainty_of_tags(self.tags, names, float(known), facts, question, answer)
 
     # What `PictureNetwork` asks.
 
@@ -266,7 +271,8 @@ class SideBySide(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """(B, 1, m * n, W)."""
         batch, height, width, _ = input_shape
-        return (batch, 1, height * width, self.width)
+        rows = None if height is None or width is None else height * width
+        return (batch, 1, rows, self.width)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""

@@ -255,12 +255,11 @@ class FastVLMCausalLM(
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as it was compiled when it was saved."""
-        config = portable(config)
-        sampler = config.pop("sampler", "auto")
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = dict(config)
+        sampler = portable(config.pop("sampler", "auto"))
+        super().compile_from_config(config)
         if sampler != "auto":  # not checked: a file must load, whatever its sampler can answer
             self.sampler = resolve(sampler)
-        self.optimizer.build(self.trainable_variables)
 
     def quantize(
         self, mode: Any = None, config: Any = None, filters: Any = None, **kw: Any

@@ -24,9 +24,10 @@ from dl_techniques.models.vlm.fast_vlm.answer.phases import DecodeState
 from dl_techniques.models.vlm.fast_vlm.answer.rows.row_settings import RowOptions
 from dl_techniques.models.vlm.fast_vlm.answer.streaming import TextStream, TokenLoop
 from dl_techniques.models.vlm.fast_vlm.causal_lm import FastVLMCausalLM
-from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import Message
+from dl_techniques.models.vlm.fast_vlm.chat_window import Window, fitting
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE, Message, Segment
+from dl_techniques.models.vlm.fast_vlm.prompt.content import is_parts, read_messages, spoken
 from dl_techniques.models.vlm.fast_vlm.prompt.records import image_list
-from dl_techniques.models.vlm.fast_vlm.prompt.tokenizer import IMAGE
 from dl_techniques.text import check_text
 from dl_techniques.typing import Tensor
 
@@ -51,6 +52,7 @@ class Chat:
         messages: The conversation so far, `{"role", "content"}` each. A question that was
             answered with nothing is not kept; its pictures go with the next question.
         images: The pictures so far, as they were given.
+        forgotten: How many turns have left, because the conversation did not fit the context.
 
     Example:
         >>> chat = Chat(model)  # doctest: +SKIP
@@ -86,20 +88,25 @@ class Chat:
         """Forgets the conversation and its pictures."""
         self.messages: list[Message] = []
         self.images: list[Any] = []
+        self.forgotten = 0
         self._rows: list[Tensor] = []  # float[1, T, D] for every picture
         self._pending: list[Any] = []  # pictures of a question that got no answer
         self._read: list[int] = []  # the tokens whose keys and values are in the cache
         self._state: DecodeState | None = None
         self._turn: TextStream | None = None
 
-    def ask(self, question: str, images: Any = None) -> TextStream:
+    def ask(self, question: str | Sequence[Any], images: Any = None) -> TextStream:
         """Asks the next question.
 
         The answer becomes part of the conversation when it has ended, or, if it is not read to
         its end, with the next question: as far as it was read.
 
+        Where the conversation no longer fits the context, its oldest turns leave, and `forgotten`
+        counts them. The picture that was shown last stays.
+
         Args:
-            question: The text. Pictures go in front of it, unless it has `<image>` marks.
+            question: The text. Pictures go in front of it, unless it has `<image>` marks. Or a list
+                of parts, texts and pictures (`prompt.content`).
             images: New pictures, one or a list; earlier ones are remembered.
 
         Returns:
@@ -107,18 +114,28 @@ class Chat:
 
         Raises:
             PromptError: a question that is empty or no text, a wrong number of pictures, or a
-                conversation that no longer fits the context. The conversation stays as it was.
+                question that alone does not fit the context. The conversation stays as it was.
             ImageError: a picture that cannot be read.
         """
-        check_text(question, "the question")
+        asked, found = self._asked(question, image_list(images))
         if self._turn is not None:
             self._turn.close()
         self._check_rows()
-        new = [*self._pending, *image_list(images)]
-        asked = {"role": "user", "content": _with_marks(question, len(new))}
-        ids = self._render([*self.messages, asked], len(self.images) + len(new))
-        limit = self._limit(len(ids))
+        new = [*self._pending, *found]
+        asked = _with_marks(asked, len(new), len(self._pending))
+        window = fitting(
+            [*self.messages, asked],
+            len(self.images) + len(new),
+            self._tokens,
+            self.model.context_length,
+            self._max_new_tokens or 1,
+        )
+        limit, ids = self._limit(len(window.ids)), window.ids
+        asked, old = window.messages[-1], [i for i in window.pictures if i < len(self.images)]
+        if len(window.messages) == 1:  # what stays is shown with the question itself
+            new, old = [*(self.images[i] for i in old), *new], []
         pictures = [self._preprocessor.image_converter.to_uint8(source) for source in new]
+        self._leave(window, old)
         self._pending = []
 
         def start() -> TokenLoop:
@@ -132,7 +149,7 @@ class Chat:
         turn = TextStream(start, self.model.answer_text(self._choice.rows[0]), end)
         if self._return_certainty:
             seen = [*self.images, *new]
-            turn.certainty_by(lambda: self._certainty(question, turn, seen))
+            turn.certainty_by(lambda: self._certainty(spoken(asked), turn, seen))
         self._turn = turn
         return turn
 
@@ -149,7 +166,29 @@ class Chat:
                 f"{count} now; call reset() and ask anew"
             )
 
-    def _render(self, messages: Sequence[Message], num_images: int) -> list[int]:
+    def _asked(self, question: Any, images: list[Any]) -> tuple[Message, list[Any]]:
+        """The message of a question, and its pictures."""
+        if not is_parts(question):
+            return {"role": "user", "content": check_text(question, "the question")}, images
+        (asked,), found = read_messages([{"role": "user", "content": question}], images)
+        return asked, found
+
+    def _leave(self, window: Window, old: list[int]) -> None:
+        """Has turns leave, with all pictures but the `old` ones that stay."""
+        self.messages = window.messages[:-1]
+        self.forgotten += window.turns
+        self.images = [self.images[i] for i in old]
+        self._rows = [self._rows[i] for i in old]
+        if window.turns:
+            # All pictures have the same tokens: of what was read, nothing counts from the first
+            # picture on that is another one now.
+            same = next((n for n, i in enumerate(old) if n != i), len(old))
+            read = np.asarray(self._read, "int32")
+            places = np.flatnonzero(read == self._preprocessor.tokenizer.image_token_id)
+            first = places[same * self._preprocessor.num_image_tokens :]
+            self._read = self._read[: int(first[0])] if len(first) else self._read
+
+    def _tokens(self, messages: Sequence[Message], num_images: int) -> list[int]:
         segments = self._preprocessor.render(messages, num_images, self._system)
         ids: list[int] = self._preprocessor.encode_segments(segments)[0].tolist()
         return ids
@@ -232,11 +271,21 @@ class Chat:
         self.images += images
 
 
-def _with_marks(question: str, num_images: int) -> str:
-    """The question with a mark per picture, so that they stay at this turn."""
-    if num_images and IMAGE not in question:
-        return f"{IMAGE}\n" * num_images + question
-    return question
+def _with_marks(asked: Message, num_images: int, pending: int) -> Message:
+    """A question with a mark per picture, so that they stay at this turn.
+
+    Args:
+        asked: the message.
+        num_images: of its pictures and of those that wait.
+        pending: pictures that wait for a question; in front of one that is made of parts.
+    """
+    content = asked["content"]
+    if not isinstance(content, str):
+        front = [Segment(IMAGE, "image"), Segment("\n")] * pending
+        return {**asked, "content": [*front, *content]}
+    if num_images and IMAGE not in content:
+        return {**asked, "content": f"{IMAGE}\n" * num_images + content}
+    return asked
 
 
 def _common_length(a: Sequence[int], b: Sequence[int]) -> int:

@@ -15,6 +15,7 @@ from keras import ops
 from dl_techniques.compat.keras_hub_pipeline import PipelineModel
 from dl_techniques.data.dataset import ConversationDataset
 from dl_techniques.errors import FusionError
+from dl_techniques.layers.reparameterization import quantization_mode
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
 from dl_techniques.models.vlm.fast_vlm.prompt.records import to_records
 from dl_techniques.models.vlm.fast_vlm.weighted import (
@@ -68,6 +69,47 @@ class TrainingMixin:
         # Copies that fill the last batch up are no answers.
         return logits[: len(x.records)] if isinstance(x, ConversationDataset) else logits
 
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
+    ) -> Any:
+        """Learns from one batch.
+
+        Args:
+            x: Conversations as `fit` takes them, or a ready batch's dict of arrays.
+            y: Of a ready batch: int[B, L], or int[B, P] of its answers alone.
+            sample_weight: Of a ready batch float[B, L] or float[B, P], of conversations float[B].
+            **kwargs: Of `keras.Model.train_on_batch`.
+
+        Raises:
+            PromptError: as `fit`.
+        """
+        batch = self._one_batch(x, y, sample_weight, training_dataset)
+        return super(PipelineModel, self).train_on_batch(*batch, **kwargs)  # type: ignore[misc]
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any) -> Any:
+        """Measures one batch, given as to `train_on_batch`; the loss is that of `evaluate`."""
+        batch = self._one_batch(x, y, sample_weight, measuring_dataset)
+        return super(PipelineModel, self).test_on_batch(*batch, **kwargs)  # type: ignore[misc]
+
+    def predict_on_batch(self, x: Any, **kwargs: Any) -> Any:
+        """Logits float[B, L, vocabulary] of one batch, given as to `train_on_batch`."""
+        inputs, _, _ = self._one_batch(x, None, None, training_dataset)
+        return super(PipelineModel, self).predict_on_batch(inputs, **kwargs)  # type: ignore[misc]
+
+    def _one_batch(self, x: Any, y: Any, sample_weight: Any, make: Any) -> tuple[Any, Any, Any]:
+        """Arrays of one batch, whatever it was given as."""
+        if isinstance(x, tuple) and y is None and self._is_ready(x[0]):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x)
+        if not self._is_ready(x):
+            refuse_arguments(y, {})
+            data = Weighted(to_records(x), sample_weight)
+            x, y, sample_weight = make(data, self.preprocessor, len(data.records))[0]
+        x, y, sample_weight = (
+            None if part is None else keras.tree.map_structure(ops.convert_to_tensor, part)
+            for part in (x, y, sample_weight)
+        )
+        return x, y, sample_weight
+
     def _training_data(
         self, x: Any, y: Any, kwargs: dict[str, Any], make: Any = training_dataset
     ) -> tuple[Any, dict[str, Any]]:
@@ -116,12 +158,16 @@ class TrainingMixin:
             mask: Of a Keras functional model's `call`.
             **kwargs: As `mask`.
         """
-        if not isinstance(inputs, Mapping) or "answer_positions" not in inputs:
+        alone = isinstance(inputs, Mapping) and "answer_positions" in inputs
+        # A quantized table has no gradient in the functional model, which calls Keras' own layer.
+        if not alone and quantization_mode(self.backbone.text_backbone.token_embedding) is None:
             return super().call(inputs, training=training, mask=mask, **kwargs)  # type: ignore[misc]
         arrays = dict(inputs)
-        positions = ops.cast(arrays.pop("answer_positions"), "int32")
+        positions = arrays.pop("answer_positions", None)
         hidden = self.backbone(arrays, training=training)
-        hidden = ops.take_along_axis(hidden, positions[:, :, None], axis=1)
+        if positions is not None:
+            positions = ops.cast(positions, "int32")
+            hidden = ops.take_along_axis(hidden, positions[:, :, None], axis=1)
         return self.backbone.decoder.logits(hidden)
 
     def make_train_function(self, force: bool = False) -> Any:

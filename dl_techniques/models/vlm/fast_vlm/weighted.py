@@ -75,7 +75,15 @@ class Weighted:
         )
 
 
-class _Unfilled(ConversationDataset):
+class _Measuring(ConversationDataset):
+    """Batches whose loss is the mean over their conversations, of each one's target tokens."""
+
+    def _per_token(self, weight: np.ndarray, index: int, order: np.ndarray) -> np.ndarray:
+        targets = np.maximum((weight > 0).sum(1, keepdims=True), 1)
+        return weight * (weight.shape[1] / targets).astype("float32")
+
+
+class _Unfilled(_Measuring):
     """Batches without the copies that fill up a short one, which comes first.
 
     Keras takes the mean over a batch's rows as the loss, copies included. TensorFlow takes the
@@ -108,7 +116,7 @@ def measuring_dataset(
     Under a distribution all batches keep their size: every device has to get its rows.
     """
     shared = keras.distribution.distribution() is not None
-    return (ConversationDataset if shared else _Unfilled)(
+    return (_Measuring if shared else _Unfilled)(
         data.records, preprocessor, batch_size, shuffle=shuffle, record_weights=data.weights
     )
 

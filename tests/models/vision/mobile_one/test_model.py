@@ -137,3 +137,16 @@ def test_bad_arguments(tmp_path: Path) -> None:
         small(num_classes=-1)
     with pytest.raises(PresetError, match="config.json"):
         MobileOne.from_preset(tmp_path)
+
+
+@pytest.mark.once
+def test_overrides_reach_the_network() -> None:
+    """Of a variant's own arguments and of those that every network has."""
+    network = MobileOne.from_variant(
+        "mobileone_s0", num_classes=7, depths=(1, 1, 1, 1), input_shape=(32, 32, 3), name="other"
+    )
+    assert network.name == "other" and network.output_shape == (None, 7)
+    assert network.config.depths == (1, 1, 1, 1)
+    plain = MobileOne.from_variant("mobileone_s0", include_top=False, input_shape=(32, 32, 3))
+    assert plain.config.depths != (1, 1, 1, 1)
+    assert plain.config.embed_dims == network.config.embed_dims

@@ -10,10 +10,12 @@ import pytest
 from dl_techniques.data import ConversationDataset
 from dl_techniques.errors import FusionError, PromptError
 from dl_techniques.layers import dense as int8_projection
+from dl_techniques.layers.reparameterization import quantization_mode
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vlm.fast_vlm import FastVLMBackbone, FastVLMCausalLM
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import align_prompts
 from dl_techniques.models.vlm.fast_vlm.answer.phases import Phases
+from dl_techniques.models.vlm.fast_vlm.prompt.records import to_records
 from tests.models.vlm.fast_vlm.small_model import (
     CONTEXT,
     make_decoder,
@@ -84,6 +86,35 @@ def test_fit_takes_batches_of_several_lengths():
     assert np.isfinite(model.fit(dataset, shuffle=False, verbose=0).history["loss"]).all()
 
 
+def test_batches_of_an_update_learn_as_one_large_batch():
+    """In rows of several lengths, with answers of several lengths: the same weights."""
+    records = [
+        {"prompts": "Why? " * (1 + 9 * (i % 2)), "responses": "a red cube " * (1 + i)}
+        for i in range(4)
+    ]
+    rows = make_model().preprocessor.encode(records, learn=True)
+    short, *_, longest = sorted(len(row.token_ids) for row in rows)
+    assert short < longest
+    start, moved = None, []
+    for size, accumulate in ((4, 1), (1, 4)):
+        model = make_model()
+        model.backbone.vision_encoder.trainable = False
+        start = model.get_weights() if start is None else start
+        model.set_weights(start)
+        steps = {} if accumulate == 1 else {"gradient_accumulation_steps": accumulate}
+        model.compile(keras.optimizers.SGD(0.1, **steps))
+        dataset = ConversationDataset(
+            records, model.preprocessor, size, shuffle=False, length_buckets=(short,),
+            accumulate=accumulate,
+        )  # fmt: skip
+        model.fit(dataset, shuffle=False, verbose=0)
+        pairs = zip(model.get_weights(), start, strict=True)
+        moved.append(np.concatenate([np.ravel(new - old) for new, old in pairs]))
+    assert len({dataset[i][2].shape[1] for i in range(4)}) > 1
+    step = np.abs(moved[0]).max()
+    assert step > 1e-3 and np.abs(moved[1] - moved[0]).max() < 1e-4 * step
+
+
 def test_logits_of_the_answers_alone_train_alike():
     records = [
         {"prompts": "Why? " * (1 + i), "responses": "a red cube " * (1 + i % 3)} for i in range(4)
@@ -134,6 +165,64 @@ def test_lora_trains_and_is_heard():
     assert np.abs(logits(model) - before).max() > 1e-3
     for a, b in zip(model.backbone.vision_encoder.get_weights(), frozen, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_ready_batch_trains_as_fit_does(alone):
+    dataset_options = {"max_answer_tokens": 32} if alone else {}
+    start, results = make_model().get_weights(), []
+    for by_hand in (False, True):
+        model = make_model()
+        model.set_weights(start)
+        model.compile(keras.optimizers.SGD(0.1))
+        dataset = ConversationDataset(
+            to_records(RECORDS), model.preprocessor, 2, shuffle=False, **dataset_options
+        )
+        if by_hand:
+            model.train_on_batch(*dataset[0])
+        else:
+            model.fit(dataset, shuffle=False, verbose=0)
+        results.append(np.concatenate([np.ravel(w) for w in model.get_weights()]))
+    np.testing.assert_allclose(results[1], results[0], atol=1e-6)
+    assert np.abs(results[0] - np.concatenate([np.ravel(w) for w in start])).max() > 1e-4
+    x, y, weight = dataset[0]
+    assert model.predict_on_batch(x).shape[:2] == y.shape
+    assert np.isfinite(model.test_on_batch((x, y, weight))[0])
+
+
+def test_conversations_are_a_batch_as_well():
+    model = make_model()
+    model.compile(keras.optimizers.SGD(0.0))
+    whole = model.evaluate(RECORDS, batch_size=8, verbose=0)
+    np.testing.assert_allclose(model.test_on_batch(RECORDS), whole, rtol=1e-5)
+    assert model.predict_on_batch(RECORDS).shape[1] == CONTEXT
+    with pytest.raises(PromptError, match="not into y"):
+        model.train_on_batch(RECORDS, np.zeros(2))
+
+
+def movement_of_adapters(model):
+    """What one step moves every adapter by, all of them beginning with random values."""
+    model.backbone.enable_lora(2, ["query", "value", "feedforward_output_dense"])
+    adapters = [v for v in model.backbone.trainable_variables if "lora_kernel" in v.path]
+    rng = np.random.default_rng(0)
+    start = [rng.normal(0, 0.1, v.shape).astype("float32") for v in adapters]
+    for variable, value in zip(adapters, start, strict=True):
+        variable.assign(value)
+    model.compile(keras.optimizers.SGD(0.1))
+    model.fit(RECORDS, batch_size=2, verbose=0)
+    after = [keras.ops.convert_to_numpy(v) for v in adapters]
+    return [np.ravel(a - s) for a, s in zip(after, start, strict=True)]
+
+
+def test_adapters_on_an_int8_decoder_learn_as_on_floats():
+    """The table of the logits is in int8 too, and no gradient may end at its rounding."""
+    floats, whole = make_model(), make_model()
+    whole.quantize("int8")
+    assert quantization_mode(whole.backbone.text_backbone.token_embedding) == "int8"
+    pairs = list(zip(movement_of_adapters(floats), movement_of_adapters(whole), strict=True))
+    assert len(pairs) == 12
+    cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]
+    assert np.median(cosines) > 0.95
 
 
 def test_int8_is_close_and_survives_saving(tmp_path):

@@ -90,7 +90,7 @@ def test_nothing_is_computed_twice(model, monkeypatch):
     assert counter.pictures == 1
     "".join(chat.ask("why is it red?"))
     assert counter.pictures == 1
-    whole = len(chat._render(chat.messages[:3], 1))
+    whole = len(chat._tokens(chat.messages[:3], 1))
     assert counter.read[1] < whole - counter.read[0]
     "".join(chat.ask("and this?", SECOND))
     assert counter.pictures == 2 and len(counter.read) == 3

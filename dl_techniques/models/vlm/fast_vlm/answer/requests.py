@@ -13,6 +13,7 @@ import numpy as np
 from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import Prompts
 from dl_techniques.models.vlm.fast_vlm.answer.choice import Choice
+from dl_techniques.models.vlm.fast_vlm.prompt.content import spoken
 from dl_techniques.models.vlm.fast_vlm.prompt.records import Record, to_records
 from dl_techniques.typing import Tensor
 
@@ -68,7 +69,7 @@ class Request:
 
 def questions_of(batch: Any) -> list[str]:
     """The last message of every prompt."""
-    return [str(record.messages[-1]["content"]) for record in to_records(batch)]
+    return [spoken(record.messages[-1]) for record in to_records(batch)]
 
 
 def limits_of(

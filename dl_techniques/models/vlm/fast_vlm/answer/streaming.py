@@ -164,6 +164,11 @@ class TextStream(Iterator[str]):
         return self._answer.token_ids
 
     @property
+    def tokens(self) -> int:
+        """Number of tokens so far."""
+        return len(self.token_ids)
+
+    @property
     def stopped(self) -> str | None:
         """The stop text that ended the answer, or None."""
         return self._answer.stopped

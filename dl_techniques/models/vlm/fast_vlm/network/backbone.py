@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class FastVLMBackbone(
         image_tokens: int. Rows of a picture to keep, the others are merged into them: see
             `TokenSelector`. Defaults to all.
         trained_selection: Whether the choice of rows has a weight that training moves.
+        pool: (rows, columns) of a grid that the encoder's map is averaged to: see `Projector`.
+        enhance: Whether a `FeatureEnhancer` follows the projector.
         dtype: Policy of the projector and of this model; the two parts keep their own.
         **kwargs: `name`, `trainable` of `keras.Model`; a model that is not trainable freezes its
             parts.
@@ -87,6 +90,8 @@ class FastVLMBackbone(
         dtype: Any = None,
         image_tokens: int | None = None,
         trained_selection: bool = False,
+        pool: Sequence[int] | None = None,
+        enhance: bool = False,
         **kwargs: Any,
     ) -> None:
         # Keras' own reading of it leaves the parts as they are, or not, as the backend has it.
@@ -103,9 +108,12 @@ class FastVLMBackbone(
         self.vision_encoder = vision_encoder
         self.text_backbone = text_backbone
         self.token_embedding = text_backbone.token_embedding
-        self.projector = Projector(decoder.hidden_dim, projector_dim, dtype=dtype, name="projector")
+        self.projector = Projector(
+            decoder.hidden_dim, projector_dim, pool, enhance, dtype=dtype, name="projector"
+        )
+        places = _places(vision_encoder, self.projector)
         selector = TokenSelector(
-            _checked(image_tokens, vision_encoder), trained_selection, dtype=dtype, name="selector"
+            _checked(image_tokens, places), trained_selection, dtype=dtype, name="selector"
         )
         self.image_embedding = ImageEmbedding(
             vision_encoder, self.projector, selector, dtype=dtype, name="image_embedding"
@@ -142,7 +150,7 @@ class FastVLMBackbone(
     def num_image_tokens(self) -> int | None:
         """Rows per picture, T; None where the encoder takes pictures of any size."""
         kept = self.image_tokens
-        return _places(self.vision_encoder) if kept is None else kept
+        return _places(self.vision_encoder, self.projector) if kept is None else kept
 
     @property
     def image_tokens(self) -> int | None:
@@ -161,7 +169,9 @@ class FastVLMBackbone(
         Raises:
             ValueError: less than 1, or more than a picture has.
         """
-        self.image_embedding.selector.num_tokens = _checked(number, self.vision_encoder)
+        self.image_embedding.selector.num_tokens = _checked(
+            number, _places(self.vision_encoder, self.projector)
+        )
 
     def default_lora_layer_names(self) -> list[str]:
         """The layers that LoRA changes: those the decoder names."""
@@ -209,6 +219,8 @@ class FastVLMBackbone(
             "projector_dim": self.projector_dim,
             "image_tokens": selector.num_tokens,
             "trained_selection": selector.trained,
+            "pool": self.projector.pool,
+            "enhance": self.projector.enhancer is not None,
             **flags_config(self),
         }
 
@@ -241,15 +253,16 @@ class FastVLMBackbone(
         return backbone
 
 
-def _places(vision_encoder: keras.Model) -> int | None:
-    """Places of an encoder's feature map; None where it takes pictures of any size."""
+def _places(vision_encoder: keras.Model, projector: Projector) -> int | None:
+    """Rows that the projector gives; None where the encoder takes pictures of any size."""
     shape = vision_encoder.compute_output_shape((None, *vision_encoder.input_shape[1:]))
-    return None if None in shape[1:3] else int(shape[1] * shape[2])
+    places = None if None in shape[1:3] else int(shape[1] * shape[2])
+    rows: int | None = projector.compute_output_shape((None, places, None))[1]
+    return rows
 
 
-def _checked(number: int | None, vision_encoder: keras.Model) -> int | None:
+def _checked(number: int | None, places: int | None) -> int | None:
     """A number of rows to keep, if there are so many."""
-    places = _places(vision_encoder)
     if number is not None and (number < 1 or (places is not None and number > places)):
         raise ValueError(
             f"image_tokens={number}: expected 1 to {places or 'the rows of a picture'}, or None"

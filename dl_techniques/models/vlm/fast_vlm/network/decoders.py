@@ -28,7 +28,10 @@ from dl_techniques.layers.dense import project_to_vocabulary
 
 # Registered with Keras by being imported: a saved model may hold one of them.
 from dl_techniques.models.vlm.fast_vlm.network import corrected as corrected
-from dl_techniques.models.vlm.fast_vlm.network.grouped_attention import forward_layers
+from dl_techniques.models.vlm.fast_vlm.network.grouped_attention import (
+    forward_layers,
+    forward_rows,
+)
 from dl_techniques.typing import Tensor
 
 LayerCache = Any
@@ -175,6 +178,26 @@ class GroupedAdapter(PairAdapter):
         """All layers over new positions, as in the base class."""
         layers = self.backbone.transformer_layers
         x, caches = forward_layers(layers, x, caches, index, slot_mask)
+        return self.backbone.layer_norm(x), caches
+
+    def forward_rows(
+        self, x: Tensor, caches: Caches, rows: Tensor | None, positions: Tensor, slots: Tensor
+    ) -> tuple[Tensor, Caches]:
+        """All layers over new positions, every row at a place of its own: for answers that join
+        and leave a running batch.
+
+        Args:
+            x: float[B, L, D].
+            caches: one cache per layer, of R rows; may be overwritten.
+            rows: int[B], which rows of the caches; None for all, in order.
+            positions: int[B, L]. A position sees the slots up to its own.
+            slots: int[B, L]. The slots that are written.
+
+        Returns:
+            Hidden states float[B, L, D] after the final norm, and the new caches.
+        """
+        layers = self.backbone.transformer_layers
+        x, caches = forward_rows(layers, x, caches, rows, positions, slots)
         return self.backbone.layer_norm(x), caches
 
 

@@ -22,7 +22,8 @@ from dl_techniques.typing import Tensor
 
 PairCache = tuple[Tensor, Tensor]
 Rotate = Callable[[Tensor], Tensor]
-Write = Callable[[Tensor, Tensor], Tensor]
+Write = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A cache and new rows -> the new cache, and what of it is attended to."""
 HIDDEN = kernels.HIDDEN
 
 
@@ -45,10 +46,60 @@ def forward_layers(
     Returns:
         float[B, L, D], and the new caches.
     """
-    x = ops.cast(x, layers[0].compute_dtype)
     first, length, size = parts.attention_of(layers[0]), x.shape[1], caches[0][0].shape[3]
-    mask = kernels.attention_mask(_visible(slot_mask, index, length), first.compute_dtype)
+    visible = _visible(slot_mask, index, length)
     rotate, write = _rotation(first, length, size, index), _writing(index, length)
+    return _forward(layers, x, caches, visible, rotate, write)
+
+
+def forward_rows(
+    layers: Sequence[keras.layers.Layer],
+    x: Tensor,
+    caches: Sequence[PairCache],
+    rows: Tensor | None,
+    positions: Tensor,
+    slots: Tensor,
+) -> tuple[Tensor, tuple[PairCache, ...]]:
+    """All decoder layers over new positions, every row at a place of its own, in inference.
+
+    Args:
+        layers: as `forward_layers`.
+        x: float[B, L, D]. Embeddings of the new positions.
+        caches: (keys, values) of each layer, float[R, S, H, size] both; may be overwritten. Slot i
+            of a row holds its position i.
+        rows: int[B], the rows of the cache; None for all of them, in order (B = R).
+        positions: int[B, L]. A position sees the slots up to its own.
+        slots: int[B, L]. Where keys and values are written: `positions`, or a slot that no position
+            sees.
+
+    Returns:
+        float[B, L, D], and the new caches.
+    """
+    first, length, size = parts.attention_of(layers[0]), x.shape[1], caches[0][0].shape[3]
+    places = ops.arange(caches[0][0].shape[1], dtype="int32")
+    visible = places[None, None] <= ops.cast(positions, "int32")[:, :, None]
+    every = ops.arange(caches[0][0].shape[0], dtype="int32")
+    chosen = every if rows is None else rows
+
+    def write(cache: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+        cache = kernels.write_slots(cache, chosen, slots, new)
+        return cache, cache if rows is None else ops.take(cache, rows, axis=0)
+
+    rotate = _rotation(first, length, size, positions=positions)
+    return _forward(layers, x, caches, visible, rotate, write)
+
+
+def _forward(
+    layers: Sequence[keras.layers.Layer],
+    x: Tensor,
+    caches: Sequence[PairCache],
+    visible: Tensor,
+    rotate: Rotate,
+    write: Write,
+) -> tuple[Tensor, tuple[PairCache, ...]]:
+    """All layers: what is visible bool[B, L, S], how to rotate and to write is the same for all."""
+    x = ops.cast(x, layers[0].compute_dtype)
+    mask = kernels.attention_mask(visible, parts.attention_of(layers[0]).compute_dtype)
     new = []
     for layer, cache in zip(layers, caches, strict=True):
         hidden = _normalize(parts.attention_norm(layer), x)
@@ -90,11 +141,17 @@ def _visible(slot_mask: Tensor, index: Tensor | int, length: int) -> Tensor:
     return ops.logical_and(causal[None], ops.cast(slot_mask, "bool")[:, None, :])
 
 
-def _rotation(attention: keras.layers.Layer, length: int, size: int, index: Tensor | int) -> Rotate:
+def _rotation(
+    attention: keras.layers.Layer,
+    length: int,
+    size: int,
+    index: Tensor | int = 0,
+    positions: Tensor | None = None,
+) -> Rotate:
     """Rotary embedding of the new positions, float[B, L, H, size], with angles for all layers."""
     like = ops.zeros((1, length, 1, size), attention.compute_dtype)
     rotary = attention.rotary_embedding_layer
-    cosines, sines = parts.cosines_and_sines(rotary, like, index)
+    cosines, sines = parts.cosines_and_sines(rotary, like, index, positions)
     half = size // 2
     signed = ops.concatenate([-sines[..., :half], sines[..., half:]], axis=-1)
     return lambda x: kernels.rotate(x, cosines, signed)
@@ -103,7 +160,12 @@ def _rotation(attention: keras.layers.Layer, length: int, size: int, index: Tens
 def _writing(index: Tensor | int, length: int) -> Write:
     """Writes rows float[B, L, H, size] into the slots `index .. index + L` of a cache."""
     places = kernels.row_places(index, length)
-    return lambda cache, rows: kernels.write_rows(cache, places, rows)
+
+    def write(cache: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        cache = kernels.write_rows(cache, places, rows)
+        return cache, cache
+
+    return write
 
 
 def _normalize(norm: keras.layers.Layer, x: Tensor) -> Tensor:
@@ -125,10 +187,10 @@ def _attend(
     if norms is not None:
         query, key = norms[0](query), norms[1](key)
     query, key = rotate(query), rotate(key)
-    keys = write(cache[0], ops.cast(key, cache[0].dtype))
-    values = write(cache[1], ops.cast(values, cache[1].dtype))
+    new_keys, keys = write(cache[0], ops.cast(key, cache[0].dtype))
+    new_values, values = write(cache[1], ops.cast(values, cache[1].dtype))
     mixed = kernels.grouped_attention(query, keys, values, mask)
-    return project(parts.attention_output(attention), mixed), (keys, values)
+    return project(parts.attention_output(attention), mixed), (new_keys, new_values)
 
 
 def _feed_forward(layer: keras.layers.Layer, hidden: Tensor) -> Tensor:

@@ -6,7 +6,10 @@ Three layers, one per arrow of
 
 with `T = h * w` rows per picture, or fewer where some are to be kept only.
 
-Reference: LLaVA 1.5's `mlp2x_gelu` projector, https://arxiv.org/abs/2310.03744
+They are the adapter between the two modalities: the decoder's own layers attend to picture rows as
+to words, so no layer of cross-attention stands between them.
+
+Reference: LLaVA 1.5, https://arxiv.org/abs/2310.03744
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from dl_techniques.layers.dense import feed_forward
 from dl_techniques.layers.freezing import LayerOfParts
 from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.picture_network import (
@@ -25,52 +27,8 @@ from dl_techniques.models.picture_network import (
     encoder_network,
     padded_square,
 )
+from dl_techniques.models.vlm.fast_vlm.network.projector import Projector as Projector
 from dl_techniques.typing import Shape, Tensor
-
-
-@keras.saving.register_keras_serializable(package="dl_techniques")
-class Projector(LayerOfParts):
-    """Two dense layers with an exact GELU between them: float[..., C] -> float[..., D].
-
-    Args:
-        output_dim: Width of the decoder, D.
-        hidden_dim: Width between the two layers. Defaults to `output_dim`.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
-
-    Example:
-        >>> import numpy as np
-        >>> Projector(8)(np.zeros((2, 4, 16), "float32")).shape[-1]
-        8
-    """
-
-    def __init__(self, output_dim: int, hidden_dim: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.output_dim = int(output_dim)
-        self.hidden_dim = int(hidden_dim or output_dim)
-        self.dense_1 = keras.layers.Dense(self.hidden_dim, dtype=self.dtype_policy, name="dense_1")
-        self.dense_2 = keras.layers.Dense(self.output_dim, dtype=self.dtype_policy, name="dense_2")
-
-    def build(self, input_shape: Shape) -> None:
-        """Creates the weights of both dense layers."""
-        self.dense_1.build(input_shape)
-        self.dense_2.build((*input_shape[:-1], self.hidden_dim))
-        self.built = True
-
-    def call(self, features: Tensor) -> Tensor:
-        """float[..., C] -> float[..., D]."""
-        return feed_forward(self.dense_1, self.dense_2, features)
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Only the last axis changes."""
-        return (*input_shape[:-1], self.output_dim)
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
-        return {
-            **super().get_config(),
-            "output_dim": self.output_dim,
-            "hidden_dim": self.hidden_dim,
-        }
 
 
 @keras.saving.register_keras_serializable(package="dl_techniques")
@@ -82,8 +40,8 @@ class ImageEmbedding(LayerOfParts):
 
     Args:
         vision_encoder: keras.Model. float[M, S, S, 3] -> float[M, h, w, C].
-        projector: Layer. float[M, h * w, C] -> float[M, h * w, D].
-        selector: TokenSelector or None. float[M, h * w, D] -> float[M, T, D]. None: all rows.
+        projector: Layer. float[M, h * w, C] -> float[M, P, D]; P is h * w, unless it pools.
+        selector: TokenSelector or None. float[M, P, D] -> float[M, T, D]. None: all rows.
         **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
     """
 
@@ -181,7 +139,8 @@ class ImageEmbedding(LayerOfParts):
         """(B, N, S, S, 3) -> (B, N * T, D); an unknown size stays unknown."""
         _, height, width, _ = self._feature_shape(input_shape)
         places = None if height is None or width is None else height * width
-        rows = self.selector.compute_output_shape((None, places, None))[1]
+        projected = self.projector.compute_output_shape((None, places, None))
+        rows = self.selector.compute_output_shape(projected)[1]
         if input_shape[1] is None or rows is None or places is None:
             return (input_shape[0], None, self.projector.output_dim)
         return (input_shape[0], input_shape[1] * rows, self.projector.output_dim)

@@ -14,7 +14,7 @@ https://github.com/apple/ml-fastvlm
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dl_techniques.errors import PromptError
@@ -36,7 +36,7 @@ SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, IMAGE)
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 ROLES = ("system", "user", "assistant")
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ def render(
     """Render a conversation.
 
     Args:
-        messages: `{"role": "system"|"user"|"assistant", "content": str}`; an optional system
-            message first, then user and assistant in turns.
+        messages: `{"role": "system"|"user"|"assistant", "content": ...}`; an optional system
+            message first, then user and assistant in turns. A content is a str, or `Segment`s
+            as `content.read_messages` makes them of a list of parts.
         num_images: Pictures of the conversation. Without any `<image>` mark in the user texts
             they all go in front of the first one, each as `<image>` and a newline.
         system_prompt: Used where `messages` has no system message; None or "" for none.
@@ -101,9 +102,9 @@ def render(
     lead = ""
     for message in messages:
         if message["role"] == "system" and family.system_in_user:
-            lead = f"{message['content'].strip()}\n\n"
+            lead = f"{as_text(segments_of(message['content'])).strip()}\n\n"
             continue
-        segments += _turn(family, message["role"], message["content"], lead)
+        segments += _turn(family, message, lead)
         lead = ""
     if answer_next:
         segments += [_mark(mark) for mark in family.opening("assistant")]
@@ -117,26 +118,45 @@ def _mark(mark: str, learn: bool = False) -> Segment:
     return Segment(mark)
 
 
-def _turn(family: ChatTemplate, role: str, content: str, lead: str = "") -> list[Segment]:
+def _turn(family: ChatTemplate, message: Message, lead: str = "") -> list[Segment]:
     """One turn between its marks, with a text in front of its own."""
-    learn = role == "assistant"
-    content = content.strip() if family.trim else content
-    body = [Segment(content, learn=learn)] if role != "user" else _split_marks(content)
+    role, learn = message["role"], message["role"] == "assistant"
+    body = segments_of(message["content"], marks=role == "user")
+    body = _trimmed(body) if family.trim else body
     return [
         *(_mark(mark) for mark in family.opening(role)),
         *([Segment(lead)] if lead else []),
-        *body,
+        *(replace(segment, learn=learn) for segment in body if segment.text),
         *(_mark(mark, learn=learn) for mark in family.closing(role)),
     ]
 
 
-def _split_marks(content: str) -> list[Segment]:
-    """A user's text as text and picture segments."""
+def segments_of(content: str | Sequence[Segment], marks: bool = True) -> list[Segment]:
+    """A message's content as text and picture segments.
+
+    Args:
+        content: a text, or segments, which stay as they are.
+        marks: whether `<image>` in a text is the place of a picture.
+    """
+    if not isinstance(content, str):
+        return list(content)
+    if not marks:
+        return [Segment(content)]
     segments: list[Segment] = []
     for i, piece in enumerate(content.split(IMAGE)):
         segments += [Segment(IMAGE, "image")] if i else []
         segments += [Segment(piece)] if piece else []
     return segments
+
+
+def _trimmed(segments: Sequence[Segment]) -> list[Segment]:
+    """A content without the white space around it."""
+    result = _merge_texts(segments)
+    if result and result[0].kind == "text":
+        result[0] = replace(result[0], text=result[0].text.lstrip())
+    if result and result[-1].kind == "text":
+        result[-1] = replace(result[-1], text=result[-1].text.rstrip())
+    return result
 
 
 def _merge_texts(segments: Sequence[Segment]) -> list[Segment]:
@@ -179,16 +199,31 @@ def _check_message(index: int, message: Any) -> None:
     role, content = message["role"], message["content"]
     if role not in ROLES:
         raise PromptError(f"Message {index} has role {role!r}; use one of {list(ROLES)}.")
-    check_text(content, f"Message {index}: `content`")
-    spoken = content.replace(IMAGE, "") if role == "user" else content
-    if role != "system" and not spoken.strip():
+    given = not isinstance(content, str) and isinstance(content, Sequence)
+    if not (given and content and all(isinstance(piece, Segment) for piece in content)):
+        content = check_text(content, f"Message {index}: `content`")
+    segments = segments_of(content, marks=role == "user")
+    if role != "user" and any(segment.kind == "image" for segment in segments):
+        raise PromptError(f"Message {index} is from the {role}, who shows no pictures.")
+    words = "".join(segment.text for segment in segments if segment.kind == "text")
+    if role != "system" and not words.strip():
         what = "question" if role == "user" else "answer"
         raise PromptError(f"Message {index}: the {what} is empty; write some text.")
 
 
+def count_pictures(messages: Sequence[Message]) -> int:
+    """The places of pictures in the messages of the user."""
+    return sum(
+        segment.kind == "image"
+        for message in messages
+        if message["role"] == "user"
+        for segment in segments_of(message["content"])
+    )
+
+
 def _place_images(messages: list[Message], num_images: int) -> list[Message]:
     """Put marks into the first user text if there are none; check their number."""
-    marks = sum(m["content"].count(IMAGE) for m in messages if m["role"] == "user")
+    marks = count_pictures(messages)
     if marks == num_images:
         return messages
     if marks:
@@ -197,5 +232,6 @@ def _place_images(messages: list[Message], num_images: int) -> list[Message]:
             f"give one picture per mark, or leave the marks out to put all pictures first."
         )
     first = next(i for i, m in enumerate(messages) if m["role"] == "user")
-    content = f"{IMAGE}\n" * num_images + messages[first]["content"]
+    front = [Segment(IMAGE, "image"), Segment("\n")] * num_images
+    content = [*front, *segments_of(messages[first]["content"])]
     return [*messages[:first], {"role": "user", "content": content}, *messages[first + 1 :]]

@@ -41,8 +41,9 @@ class FastVLMCausalLMPreprocessor(PresetMixin, hub_models.CausalLMPreprocessor):
 
     Inputs, alone or as a list: a question (str); `{"prompts", "images", "responses"}` with one
     entry or a list of entries each; a conversation `{"messages": [{"role", "content"}, ...],
-    "images": [...]}`. A question is wrapped in ChatML with its pictures in front, unless the
-    text has `<image>` marks, which then say where they go. Text that spells control tokens
+    "images": [...]}`, whose contents may be lists of parts (`prompt.content`). A question is
+    wrapped in ChatML with its pictures in front, unless the text has `<image>` marks, which then
+    say where they go. Text that spells control tokens
     stays text. Rows are padded on the right.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dl_techniques.errors import PromptError
+from dl_techniques.models.vlm.fast_vlm.prompt.content import read_messages
 from dl_techniques.text import check_numpy_text, is_text, list_of_texts
 
 PROMPT_KEYS = {"prompts", "images", "responses"}
@@ -19,7 +20,7 @@ RECORD_KEYS = {"messages", "images"}
 class Record:
     """A conversation: `{"role", "content"}` messages and the pictures they speak about."""
 
-    messages: Sequence[Mapping[str, str]]
+    messages: Sequence[Mapping[str, Any]]
     images: Sequence[Any] = ()
 
 
@@ -82,8 +83,16 @@ def _from_messages(x: Mapping[str, Any]) -> list[Record]:
     messages = messages.tolist() if isinstance(messages, np.ndarray) else messages
     if isinstance(messages, (list, tuple)) and messages and isinstance(messages[0], (list, tuple)):
         rows = _per_row(images, len(messages))
-        return [Record(m, image_list(i)) for m, i in zip(messages, rows, strict=True)]
-    return [Record(messages, image_list(images))]
+        return [_conversation(m, i) for m, i in zip(messages, rows, strict=True)]
+    return [_conversation(messages, images)]
+
+
+def _conversation(messages: Any, images: Any) -> Record:
+    """One conversation; what its messages are is checked where they are rendered."""
+    given = image_list(images)
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
+        return Record(messages, given)  # type: ignore[arg-type]
+    return Record(*read_messages(messages, given))
 
 
 def _from_prompts(x: Mapping[str, Any]) -> list[Record]:

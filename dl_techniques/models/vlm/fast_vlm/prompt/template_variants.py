@@ -14,7 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE, Message
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import (
+    IMAGE,
+    Message,
+    Segment,
+    count_pictures,
+    segments_of,
+)
 
 Template = Literal["apple", "transformers"]
 TEMPLATES: tuple[Template, ...] = ("apple", "transformers")
@@ -64,25 +70,30 @@ def as_transformers(messages: Any, num_images: int) -> Any:
         Messages with marks: all of a message's in front, then a newline and its text.
 
     Example:
-        >>> as_transformers([{"role": "user", "content": "What?"}], 2)
-        [{'role': 'user', 'content': '<image><image>\\nWhat?'}]
+        >>> (message,) = as_transformers([{"role": "user", "content": "What?"}], 2)
+        >>> "".join(piece.text for piece in message["content"])
+        '<image><image>\\nWhat?'
     """
     if not _well_formed(messages):
         return messages
-    marks = sum(m["content"].count(IMAGE) for m in messages if m["role"] == "user")
-    waiting = 0 if marks else num_images
+    waiting = 0 if count_pictures(messages) else num_images
     result: list[Message] = []
     for message in messages:
-        content, front = message["content"], 0
+        pieces, front = segments_of(message["content"], marks=message["role"] == "user"), 0
         if message["role"] == "user":
-            front, waiting = content.count(IMAGE) + waiting, 0
-            content = content.replace(IMAGE, "")
-        result.append({"role": message["role"], "content": f"{IMAGE * front}\n{content}"})
+            front, waiting = sum(p.kind == "image" for p in pieces) + waiting, 0
+        texts = [piece for piece in pieces if piece.kind == "text"]
+        content = [*[Segment(IMAGE, "image")] * front, Segment("\n"), *texts]
+        result.append({"role": message["role"], "content": content})
     return result
 
 
 def _well_formed(messages: Any) -> bool:
     return isinstance(messages, Sequence) and all(
-        isinstance(m, Mapping) and isinstance(m.get("content"), str) and "role" in m
-        for m in messages
+        isinstance(m, Mapping) and "role" in m and _is_content(m.get("content")) for m in messages
     )
+
+
+def _is_content(content: Any) -> bool:
+    segments = isinstance(content, Sequence) and all(isinstance(s, Segment) for s in content)
+    return isinstance(content, str) or segments

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dl_techniques.errors import ImageError, PromptError
 from dl_techniques.models.vlm.fast_vlm.network.backbone import FastVLMBackbone
+from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import as_text
 from dl_techniques.models.vlm.fast_vlm.prompt.image_converter import FastVLMImageConverter
 from dl_techniques.models.vlm.fast_vlm.prompt.preprocessor import FastVLMCausalLMPreprocessor
 from dl_techniques.models.vlm.fast_vlm.prompt.records import to_records
@@ -73,6 +74,18 @@ def test_one_question_about_one_picture(preprocessor):
     found = np.flatnonzero(ids == preprocessor.tokenizer.image_token_id)
     np.testing.assert_array_equal(batch["vision_indices"][0], found)
     np.testing.assert_array_equal(batch["images"][0, 0], preprocessor.image_converter(picture()))
+
+
+@pytest.mark.parametrize("prompt", [None, ""])
+def test_render_takes_none_for_no_system_prompt(preprocessor, prompt):
+    """The preprocessor has one of its own, and `render` leaves it alone."""
+    assert preprocessor.system_prompt
+    segments = preprocessor.render([{"role": "user", "content": "Hi"}], system_prompt=prompt)
+    assert as_text(segments) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    own = preprocessor.render(
+        [{"role": "user", "content": "Hi"}], system_prompt=preprocessor.system_prompt
+    )
+    assert preprocessor.system_prompt in as_text(own)
 
 
 def test_piecewise_ids_equal_the_whole_string(preprocessor):

@@ -59,7 +59,7 @@ class AnswerRow:
         >>> row = AnswerRow(RowSettings(logprobs=1))
         >>> choose_tokens(np.log([[0.1, 0.7, 0.2]]), [row]).tolist()
         [1]
-        >>> round(np.exp(row.logprobs[0].logprob), 3)
+        >>> round(float(np.exp(row.logprobs[0].logprob)), 3)
         0.7
     """
 

@@ -63,7 +63,7 @@ def test_an_encoder_that_knows_better_is_asked_first(model: FastVLMCausalLM) -> 
     object.__setattr__(model.backbone.vision_encoder, "answer_certainty", answer_certainty)
     told = model.generate(TWO, max_new_tokens=4, return_certainty=True)
     assert [answer.certainty for answer in told] == [plain[0].certainty, 0.75]
-    assert [question for question, _, _ in asked] == TWO["prompts"]
+    assert [question for question, _, _ in asked] == ["Why?", "and  ?"]  # without the marks
     assert [answer for _, answer, _ in asked] == [answer.text for answer in plain]
     assert [seen.shape for _, _, seen in asked] == [(n, SIZE, SIZE, 3) for n in (0, 2)]
     np.testing.assert_array_equal(asked[1][2], model.preprocessor.image_converter(IMAGES))

@@ -1,0 +1,1 @@
+"""A loaded model behind a port: engine (questions, replies, batch), then what speaks HTTP."""

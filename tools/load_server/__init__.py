@@ -1,0 +1,1 @@
+"""How a running `fastvlm serve` does under load."""
