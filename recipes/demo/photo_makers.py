@@ -31,8 +31,8 @@ from recipes.demo.stages.finetune import CONTEXT, Conversations
 TRAINING = ("caltech", "grocery", "clothing")
 TOWER = "efficientnet_lite0"
 FACTS = ("photograph", "person")
-WORDS = 7
-"""Words (tokens) of a name that its row holds."""
+WORDS = 2
+"""Rows of a name, see `stages.name_words`."""
 TABLE = "table.json"
 
 
@@ -192,8 +192,9 @@ class PhotoDemo:
         layer.classes.set_weights(head)
         layer.scores.set_weights([scores.kernel, scores.bias])
         layer.fact_scores.set_weights(self._facts(seen, means))
-        layer.embeddings.assign(telling.name_table(layer, self._model()))
         towers = Towers([self._first(), self._second()], layer, name="towers")
+        known = self._cached(towers)
+        layer.embeddings.assign(telling.name_table(layer, known))
         towers.save_to_preset(place / "preset")
 
     def _facts(self, seen: Path, means: np.ndarray) -> list[np.ndarray]:
@@ -236,8 +237,7 @@ class PhotoDemo:
         seen = folder / "seen"
         towers = Towers.from_preset(folder / "tags" / "preset")
         layer = towers.tags
-        rows, width = int(towers.output_shape[2]), int(towers.output_shape[3])
-        model = telling.cached_model(self._model(), rows, width)
+        model = self._cached(towers)
         if options.start is not None:
             model.load_weights(folder / options.start / "told.weights.h5")
         with np.load(seen / "drawings.npz") as file:
@@ -260,6 +260,10 @@ class PhotoDemo:
         model.save_weights(place / "told.weights.h5")
         whole = telling.whole_model(model, towers, towers.input_size[0], CONTEXT)
         whole.save_to_preset(place / "preset")
+
+    def _cached(self, towers: Towers) -> FastVLMCausalLM:
+        rows, width = int(towers.output_shape[2]), int(towers.output_shape[3])
+        return telling.cached_model(self._model(), rows, width, towers.tags.names)
 
     def _model(self) -> FastVLMCausalLM:
         return FastVLMCausalLM.from_preset(str(self.start))

@@ -24,7 +24,7 @@ from dl_techniques.layers.name_tags import NameTags, Tags
 from dl_techniques.training import Recipe
 from recipes.demo import __main__ as command
 from recipes.demo import photo_makers
-from recipes.demo.stages import seeing, tagging, telling
+from recipes.demo.stages import name_words, seeing, tagging, telling
 from tests.helpers import numbers, random_array, randomize, relative_difference
 
 pytestmark = pytest.mark.once
@@ -32,7 +32,7 @@ NAMES = ("dog", "face", "cup", "sun", "tree")
 
 
 def tags(width: int = 8) -> NameTags:
-    layer = NameTags(NAMES, (0, 1, 2, 3, 4, 0), 3, ("photograph", "person"), width, 3)
+    layer = NameTags(NAMES, (0, 1, 2, 3, 4, 0), 3, ("photograph", "person"), width, 2)
     layer.build((None, 6, 6, 16))
     randomize(layer)
     return layer
@@ -158,9 +158,9 @@ def test_made_up_tags_are_of_every_certainty() -> None:
 def test_a_batch_of_each_kind_and_the_model_that_takes_pictures(model: FastVLMCausalLM) -> None:
     towers = Towers([model.backbone.vision_encoder, second()], tags())
     layer = towers.tags
-    layer.embeddings.assign(telling.name_table(layer, model))
     rows, width = int(towers.output_shape[2]), int(towers.output_shape[3])
-    cached = telling.cached_model(model, rows, width)
+    cached = telling.cached_model(model, rows, width, NAMES)
+    layer.embeddings.assign(telling.name_table(layer, cached))
     maps = random_array(4, rows - layer.num_rows, width - layer.width).astype("float16")
     said = Tags(*(np.asarray(p) for p in photo_makers._said(layer, random_array(4, 16))))
     data = telling.Telling(
@@ -185,6 +185,31 @@ def test_a_batch_of_each_kind_and_the_model_that_takes_pictures(model: FastVLMCa
     same = {**inputs, "images": given[:, None].astype("float32")}
     ours, theirs = numbers(whole.backbone(inputs)), numbers(cached.backbone(same))
     assert relative_difference(ours, theirs) < 1e-4
+
+
+def test_a_name_is_one_token_that_only_marks_write(model: FastVLMCausalLM) -> None:
+    old, names = model.preprocessor.tokenizer, ("hot dog", "dog", "sun")
+    new = name_words.with_names(old, names)
+    ids = name_words.name_ids(new, names)
+    assert new.detokenize([int(ids[0, 0])]) == "hot dog"
+    assert new.detokenize([int(ids[0, 1])]) == " hot dog"
+    for text in ("a hot dog and a dog", "sun", "is it a dog?"):
+        assert new.tokenize_plain(text) == old.tokenize_plain(text)
+    said = name_words.marked("hot dog, a hot dog or a dogma of a dog.", names, (0, 1, 2))
+    marking = name_words.MarkingTokenizer(new, names)
+    (written,) = marking.tokenize_plain_batch([said])
+    assert new.detokenize(written) == "hot dog, a hot dog or a dogma of a dog."
+    added = [number for number in written if number >= old.vocabulary_size()]
+    assert added == [ids[0, 0], ids[0, 1], ids[1, 1]]
+    decoder = model.backbone.text_backbone
+    longer = name_words.longer_decoder(decoder, old, new)
+    rows = numbers(longer.token_embedding.embeddings)
+    assert len(rows) == new.vocabulary_size() > old.vocabulary_size()
+    np.testing.assert_allclose(
+        rows[: old.vocabulary_size()], numbers(decoder.token_embedding.embeddings)
+    )
+    tokens = {"token_ids": np.array([[1, 5, 9]]), "padding_mask": np.ones((1, 3), "int32")}
+    np.testing.assert_allclose(numbers(longer(tokens)), numbers(decoder(tokens)), atol=1e-5)
 
 
 def test_the_recipe_says_what_the_stages_know(capsys: pytest.CaptureFixture[str]) -> None:

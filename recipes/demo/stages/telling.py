@@ -29,9 +29,18 @@ from dl_techniques import (
     Towers,
 )
 from dl_techniques.layers.name_tags import NameTags, Tags
+from dl_techniques.models.vlm.fast_vlm.prompt.encoding import ConversationEncoder
+from dl_techniques.models.vlm.fast_vlm.prompt.records import to_records
 from recipes.demo.photos.names import PEOPLE
 from recipes.demo.photos.templates import Facts, turns
 from recipes.demo.stages.finetune import with_answers_alone
+from recipes.demo.stages.name_words import (
+    MarkingTokenizer,
+    longer_decoder,
+    marked,
+    name_ids,
+    with_names,
+)
 
 DRAWN_CERTAINTIES = ((0.55, 0.7, 1.0), (0.2, 0.4, 0.7), (0.25, 0.0, 0.4))
 """Share of the made-up tags, and the probability of their best name from, to."""
@@ -70,8 +79,10 @@ class Photographs:
     kinds: Sequence[str]
 
 
-def cached_model(model: FastVLMCausalLM, rows: int, width: int) -> FastVLMCausalLM:
-    """The same decoder behind rows that are given instead of pictures.
+def cached_model(
+    model: FastVLMCausalLM, rows: int, width: int, names: Sequence[str] = ()
+) -> FastVLMCausalLM:
+    """The same decoder behind rows that are given instead of pictures, with a token a name.
 
     The projector grows: what it made of the first channels stays, words behind them pass through
     as they are, and what else there is begins small.
@@ -80,18 +91,18 @@ def cached_model(model: FastVLMCausalLM, rows: int, width: int) -> FastVLMCausal
         model: a whole model; its decoder and projector are copied.
         rows: of a picture, T.
         width: channels of a row.
+        names: see `name_words`.
     """
-    backbone = model.backbone
+    backbone, words = model.backbone, model.preprocessor
+    tokenizer = with_names(words.tokenizer, names)
     given = keras.Input((1, rows, width), name="rows")
     encoder = keras.Model(given, keras.layers.Identity(name="as_given")(given), name="given_rows")
-    decoder = type(backbone.text_backbone).from_config(backbone.text_backbone.get_config())
+    decoder = longer_decoder(backbone.text_backbone, words.tokenizer, tokenizer)
     hidden = backbone.projector.hidden_dim + 2 * backbone.hidden_dim
     grown = FastVLMBackbone(encoder, decoder, projector_dim=hidden)
-    decoder.set_weights(backbone.text_backbone.get_weights())
     grow_projector(backbone.projector, grown.projector)
-    words = model.preprocessor
     preprocessor = FastVLMCausalLMPreprocessor(
-        words.tokenizer,
+        tokenizer,
         FastVLMImageConverter((1, 1)),  # rows take the picture's place
         sequence_length=words.sequence_length,
         num_image_tokens=rows,
@@ -206,6 +217,16 @@ class Telling:
         self.buckets = tuple(buckets)
         self.width = drawings.maps.shape[-1] + tags.width
         self.rows = drawings.maps.shape[1] + tags.num_rows
+        words = model.preprocessor
+        tokenizer: Any = MarkingTokenizer(words.tokenizer, tags.names)
+        self.encoder = ConversationEncoder(
+            tokenizer,
+            words.image_converter,
+            words.num_image_tokens,
+            words.system_prompt,
+            words.template,
+        )
+        self.place_of = {name: place for place, name in enumerate(tags.names)}
 
     def __len__(self) -> int:
         return self.steps
@@ -247,6 +268,8 @@ class Telling:
             messages = []
             for _, question, answer in turns(rng, facts, count):
                 messages.append({"role": "user", "content": question})
+                said = [name for name, _ in facts.names]
+                answer = marked(answer, said, [self.place_of[name] for name in said])
                 messages.append({"role": "assistant", "content": answer})
             records.append(messages)
         return records
@@ -255,7 +278,7 @@ class Telling:
         preprocessor = self.model.preprocessor
         dot = np.zeros((1, 1, 3), "uint8")
         records = [{"images": [dot], "messages": told} for told in messages]
-        encoded = preprocessor.encode(records, learn=True)
+        encoded = self.encoder.encode(to_records(records), True, [""] * len(records))
         longest = max(len(row.token_ids) for row in encoded) - 1
         length = next((b for b in self.buckets if b >= longest), self.buckets[-1])
         x, y, weight = preprocessor.pack_for_training(encoded, length, 1)
@@ -279,23 +302,15 @@ def rows_of(tags: NameTags, found: Tags) -> np.ndarray:
 
 
 def name_table(tags: NameTags, model: FastVLMCausalLM) -> np.ndarray:
-    """The embeddings of every name's words side by side: float32[N, L * E].
-
-    Where an answer begins with a name its first token is another than inside a sentence, where it
-    has a space in front: that one comes first, behind it the name as it stands in a sentence.
+    """The embeddings of every name's two tokens side by side: float32[N, L * E], L = 2.
 
     Args:
-        tags: the layer; words behind its L are left out.
-        model: its tokenizer and its decoder's embeddings.
+        tags: the layer.
+        model: from `cached_model`, with tokens for the names.
     """
     embeddings = keras.ops.convert_to_numpy(model.backbone.token_embedding.embeddings)
-    table = np.zeros((len(tags.names), tags.num_words, embeddings.shape[1]), "float32")
-    tokenizer = model.preprocessor.tokenizer
-    for row, name in enumerate(tags.names):
-        words = [tokenizer(name)[0], *tokenizer(f" {name}")]
-        for place, token in enumerate(words[: tags.num_words]):
-            table[row, place] = embeddings[int(token)]
-    return table.reshape(len(table), -1)
+    table = embeddings[name_ids(model.preprocessor.tokenizer, tags.names)]
+    return np.asarray(table.reshape(len(table), -1), "float32")
 
 
 def whole_model(
