@@ -29,7 +29,7 @@ class PictureResize(keras.layers.Layer):
 
     Example:
         >>> import numpy as np
-        >>> PictureResize((2, 3))(np.ones((1, 8, 9, 3), "float32")).shape[1:]
+        >>> tuple(PictureResize((2, 3))(np.ones((1, 8, 9, 3), "float32")).shape[1:])
         (2, 3, 3)
     """
 
@@ -80,7 +80,7 @@ class PixelScale(keras.layers.Layer):
 
     Example:
         >>> import numpy as np
-        >>> PixelScale([0.5], [0.25])(np.ones((1, 2, 2, 1), "float32")).shape[1:]
+        >>> tuple(PixelScale([0.5], [0.25])(np.ones((1, 2, 2, 1), "float32")).shape[1:])
         (2, 2, 1)
     """
 

@@ -139,6 +139,10 @@ def _selecting() -> Any:
     return language.backbone(image_tokens=2, trained_selection=True)
 
 
+def _enhanced() -> Any:
+    return language.backbone(pool=(4, 4), enhance=True)
+
+
 NETWORK = networks.fast_vlm
 KINDS: dict[str, Kind] = {
     "branched": Kind(NETWORK, "branched.keras"),
@@ -157,6 +161,7 @@ KINDS: dict[str, Kind] = {
     "mobile_one": Kind(networks.mobile_one, "mobile_one.keras"),
     "mobile_one_fused": Kind(lambda: _formed(networks.mobile_one, False), "mobile_one_fused"),
     "efficientnet_lite": Kind(networks.efficientnet_lite, "efficientnet_lite.keras"),
+    "towers": Kind(networks.towers, "towers.keras"),
     "own_loss": Kind(_own_loss, "own_loss.keras"),
     "layers": Kind(networks.layers, "layers.keras"),
     "plain_int8": Kind(lambda: _int8_weights(networks.plain()), "plain_int8.keras"),
@@ -169,6 +174,7 @@ KINDS: dict[str, Kind] = {
     "vlm_all_int8": Kind(_all_int8, "vlm_all_int8", ROUNDED),
     "lora": Kind(_lora, "lora.lora.h5", base="vlm_preset"),
     "selecting": Kind(_selecting, "selecting.keras"),
+    "enhanced": Kind(_enhanced, "enhanced.keras"),
     "qwen3": Kind(lambda: language.backbone("qwen3"), "qwen3.keras"),
     "llama3": Kind(lambda: language.backbone("llama3"), "llama3.keras"),
     "gemma3": Kind(lambda: language.backbone("gemma3"), "gemma3.keras"),

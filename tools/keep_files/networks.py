@@ -20,10 +20,12 @@ from dl_techniques.layers import (
 )
 from dl_techniques.layers.activations import gelu
 from dl_techniques.layers.initializers import HostTruncatedNormal
+from dl_techniques.layers.name_tags import NameTags
 from dl_techniques.models.vision.efficientnet_lite.model import EfficientNetLite
 from dl_techniques.models.vision.fast_vlm import attention, components
 from dl_techniques.models.vision.fast_vlm.model import FastVLM
 from dl_techniques.models.vision.mobile_one.model import MobileOne, MobileOneStage
+from dl_techniques.models.vision.towers.model import Towers
 from tools.keep_files.inputs import MAP, SIDE
 from tools.random_weights import randomize
 
@@ -67,6 +69,22 @@ def efficientnet_lite() -> EfficientNetLite:
     )  # fmt: skip
     randomize(network)
     return network
+
+
+def towers() -> Towers:
+    """Two networks, the first at half the size, and tags of the second."""
+    first = fast_vlm(
+        include_top=False, use_se=False, tail_expansion=0, input_shape=(SIDE // 2, SIDE // 2, 3)
+    )
+    second = EfficientNetLite(
+        include_top=False, embed_dims=(8, 8), depths=(1, 1), kernel_sizes=(3, 5), strides=(1, 2),
+        expansions=(1, 2), stem_dim=8, head_dim=16, input_shape=(SIDE, SIDE, 3),
+    )  # fmt: skip
+    randomize(second)
+    tags = NameTags(("cat", "dog", "sun"), (0, 1, 1, 2), 2, ("photograph", "person"), 4, 2)
+    tags.build((None, 8, 8, 16))
+    randomize(tags)
+    return Towers([first, second], tags)
 
 
 def nested() -> keras.Model:

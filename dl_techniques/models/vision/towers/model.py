@@ -51,7 +51,7 @@ class Towers(SwitchableModel):
         >>> other = keras.Model(picture, keras.layers.Conv2D(6, 32, 32)(picture))
         >>> both = Towers([small, other])
         >>> both.input_shape, tuple(both(np.zeros((1, 64, 64, 3), "float32")).shape)
-        ((None, 64, 64, 3), (1, 1, 5, 262))
+        ((None, 64, 64, 3), (1, 1, 8, 102))
 
     Reference: two encoders read as one sequence of rows, as in Cambrian-1 (arXiv:2406.16860,
     section 3); name tags as text for a decoder, as in Tag2Text (arXiv:2303.05657).

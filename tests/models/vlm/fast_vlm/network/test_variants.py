@@ -8,6 +8,7 @@ import pytest
 from dl_techniques.errors import VariantError
 from dl_techniques.models.vision.fast_vlm.config import FastVLMConfig
 from dl_techniques.models.vlm.fast_vlm import FastVLMCausalLM, FastVLMTokenizer
+from dl_techniques.models.vlm.fast_vlm.answer.choice import Asked
 from dl_techniques.models.vlm.fast_vlm.network import variants
 from dl_techniques.models.vlm.fast_vlm.network.variants import (
     FastVLMVariant,
@@ -68,9 +69,9 @@ def test_a_model_with_a_tokenizer_answers():
     answer = model.generate(ask, max_new_tokens=2)
     assert isinstance(answer, str)
     model.max_new_tokens = 3
-    request = model._request(ask, None, None, None, None, None)
-    assert request.limits.tolist() == [3]
-    longer = model._request(ask, 128, None, None, None, None)
+    request = model._request(ask, None, None, None, Asked())
+    assert list(request.limits) == [3]
+    longer = model._request(ask, 128, None, None, Asked())
     assert longer.limits[0] > 3  # a length that was asked for goes before the model's own
 
 
