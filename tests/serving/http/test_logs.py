@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -31,13 +33,27 @@ def root():
     logger.setLevel(level)
 
 
+def messages(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
+    """What a logger has said."""
+    return [r.getMessage() for r in caplog.records if r.name == name]
+
+
+def eventually(count: int, look: Callable[[], list[str]]) -> list[str]:
+    """So many lines: the line of a request is written when its answer has been sent already."""
+    end = time.monotonic() + 10
+    while len(look()) < count and time.monotonic() < end:
+        time.sleep(0.01)
+    lines = look()
+    assert len(lines) == count
+    return lines
+
+
 def test_one_line_a_request_without_its_words(ask, caplog):
     with caplog.at_level(logging.INFO, "dl_techniques.serving"):
         ask([part(PICTURE), text("What is my secret?")])
         ask(temperature="hot", stop="other secret")
         ask("Why\nnot?", stream=True)
-    lines = [r.getMessage() for r in caplog.records if r.name == "dl_techniques.serving"]
-    assert len(lines) == 3
+        lines = eventually(3, lambda: messages(caplog, "dl_techniques.serving"))
     told = dict(pair.split("=", 1) for pair in lines[0].split(" "))
     assert told["client"] == "127.0.0.1" and told["status"] == "200"
     assert told["pictures"] == "1" and told["sizes"] == "40x24" and told["finish"] != "error"
@@ -58,7 +74,10 @@ def test_words_where_they_are_wanted(engine, caplog):
         body = {"messages": [{"role": "user", "content": content}], "max_tokens": 3}
         with caplog.at_level(logging.INFO, "dl_techniques.serving"):
             httpx.post(f"{url}/v1/chat/completions", json=body)
-    line = next(r.getMessage() for r in caplog.records if "messages=" in r.getMessage())
+            (line,) = eventually(
+                1,
+                lambda: [m for m in messages(caplog, "dl_techniques.serving") if "messages=" in m],
+            )
     assert "Why\\\\nnot?" in line or "Why\\nnot?" in line
     assert "base64" not in line and "\n" not in line and "answer=" in line
 
@@ -66,6 +85,7 @@ def test_words_where_they_are_wanted(engine, caplog):
 def test_queries_of_addresses_stay_out(client, caplog):
     with caplog.at_level(logging.INFO):
         client.get("/v1/models?token=secret")
+        eventually(1, lambda: messages(caplog, "dl_techniques.serving"))
     # The client of this test logs its own addresses.
     ours = [r.getMessage() for r in caplog.records if r.name != "httpx"]
     assert any("/v1/models" in line for line in ours)
