@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 
 import pytest
 
@@ -17,6 +18,18 @@ from tests.serving.http.running import serving
 pytestmark = pytest.mark.once
 
 PICTURE = data_uri(pictures(1, 2)[0])
+
+
+def lines_of(caplog: pytest.LogCaptureFixture, number: int) -> list[str]:
+    """The service's lines, once there are so many: each is written after its reply is sent."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        records = list(caplog.records)
+        lines = [r.getMessage() for r in records if r.name == "dl_techniques.serving"]
+        if len(lines) >= number:
+            return lines
+        time.sleep(0.01)
+    raise AssertionError(f"expected {number} lines, got {lines}")
 
 
 @pytest.fixture
@@ -36,7 +49,7 @@ def test_one_line_a_request_without_its_words(ask, caplog):
         ask([part(PICTURE), text("What is my secret?")])
         ask(temperature="hot", stop="other secret")
         ask("Why\nnot?", stream=True)
-    lines = [r.getMessage() for r in caplog.records if r.name == "dl_techniques.serving"]
+        lines = lines_of(caplog, 3)
     assert len(lines) == 3
     told = dict(pair.split("=", 1) for pair in lines[0].split(" "))
     assert told["client"] == "127.0.0.1" and told["status"] == "200"
@@ -58,7 +71,8 @@ def test_words_where_they_are_wanted(engine, caplog):
         body = {"messages": [{"role": "user", "content": content}], "max_tokens": 3}
         with caplog.at_level(logging.INFO, "dl_techniques.serving"):
             httpx.post(f"{url}/v1/chat/completions", json=body)
-    line = next(r.getMessage() for r in caplog.records if "messages=" in r.getMessage())
+            (line,) = lines_of(caplog, 1)
+    assert "messages=" in line
     assert "Why\\\\nnot?" in line or "Why\\nnot?" in line
     assert "base64" not in line and "\n" not in line and "answer=" in line
 
@@ -66,6 +80,7 @@ def test_words_where_they_are_wanted(engine, caplog):
 def test_queries_of_addresses_stay_out(client, caplog):
     with caplog.at_level(logging.INFO):
         client.get("/v1/models?token=secret")
+        lines_of(caplog, 1)
     # The client of this test logs its own addresses.
     ours = [r.getMessage() for r in caplog.records if r.name != "httpx"]
     assert any("/v1/models" in line for line in ours)
