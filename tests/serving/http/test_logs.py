@@ -21,6 +21,18 @@ pytestmark = pytest.mark.once
 PICTURE = data_uri(pictures(1, 2)[0])
 
 
+def lines_of(caplog: pytest.LogCaptureFixture, number: int) -> list[str]:
+    """The service's lines, once there are so many: each is written after its reply is sent."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        records = list(caplog.records)
+        lines = [r.getMessage() for r in records if r.name == "dl_techniques.serving"]
+        if len(lines) >= number:
+            return lines
+        time.sleep(0.01)
+    raise AssertionError(f"expected {number} lines, got {lines}")
+
+
 @pytest.fixture
 def root():
     """The root logger, put back afterwards."""
