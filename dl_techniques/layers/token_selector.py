@@ -21,17 +21,19 @@ class TokenSelector(LayerOfParts):
     3. Every other token goes to the kept token that it resembles most, and the kept one becomes
        the mean of itself (weight 1) and what came to it (weight: the cosine, at least 0).
 
-    With N <= k the tokens pass unchanged, bit for bit.
+    With N <= k the tokens pass unchanged, bit for bit. Tokens at the end that tell something else
+    than places of a picture (`num_last` of them, such as name tags) pass in any case.
 
     Args:
-        num_tokens: int or None. How many to keep, k; None for all.
+        num_tokens: int or None. How many to keep, k, those at the end included; None for all.
         trained: Whether a dense layer of one output scores the tokens as well. The score is added
             to the importance, and its exponential to the weight in the means, which is what
             trains it. It begins at zero, where the layer does what the untrained one does.
+        num_last: int. Tokens at the end that always stay, and to which nothing is merged.
         **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
 
     Raises:
-        ValueError: k is less than 1.
+        ValueError: k is less than 1, or leaves nothing beside the last tokens.
 
     Example:
         >>> import numpy as np
@@ -44,11 +46,19 @@ class TokenSelector(LayerOfParts):
     which takes the importance from a class token that FastViTHD does not have.
     """
 
-    def __init__(self, num_tokens: int | None, trained: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_tokens: int | None,
+        trained: bool = False,
+        num_last: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        if num_tokens is not None and num_tokens < 1:
-            raise ValueError(f"num_tokens={num_tokens} must be at least 1, or None for all")
-        self.num_tokens = num_tokens
+        if num_tokens is not None and num_tokens < 1 + num_last:
+            raise ValueError(
+                f"num_tokens={num_tokens} must be at least {1 + num_last}, or None for all"
+            )
+        self.num_tokens, self.num_last = num_tokens, num_last
         self.trained = trained
         if trained:
             self.score = keras.layers.Dense(
@@ -66,13 +76,20 @@ class TokenSelector(LayerOfParts):
         number = tokens.shape[1]
         if self.num_tokens is None or (number is not None and number <= self.num_tokens):
             return tokens
+        if self.num_last:
+            chosen = self._chosen(tokens[:, : -self.num_last], self.num_tokens - self.num_last)
+            return ops.concatenate([chosen, tokens[:, -self.num_last :]], axis=1)
+        return self._chosen(tokens, self.num_tokens)
+
+    def _chosen(self, tokens: Tensor, number: int) -> Tensor:
+        """float[B, N, D] -> float[B, number, D]."""
         units = _unit_length(tokens)
         importance = self._importance(units)
         score = None
         if self.trained:
             score = ops.cast(self.score(tokens)[..., 0], "float32")
             importance = importance + score
-        kept = _most(importance, self.num_tokens)
+        kept = _most(importance, number)
         weights = _shares(units, kept)
         if score is not None:
             weights = weights * ops.exp(score)[:, :, None]
@@ -90,7 +107,8 @@ class TokenSelector(LayerOfParts):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
-        return {**super().get_config(), "num_tokens": self.num_tokens, "trained": self.trained}
+        own = {"num_tokens": self.num_tokens, "trained": self.trained, "num_last": self.num_last}
+        return {**super().get_config(), **own}
 
 
 def _unit_length(x: Tensor) -> Tensor:

@@ -77,6 +77,19 @@ def test_types_shapes_and_config() -> None:
         TokenSelector(0)
 
 
+def test_the_last_tokens_always_stay() -> None:
+    x = random_array(2, 9, 6)
+    layer = TokenSelector(5, num_last=2)
+    got = numbers(layer(x))
+    expected = np.stack([plain_selection(row, 3) for row in x[:, :7]])
+    assert relative_difference(got[:, :3], expected) < TOLERANCE
+    np.testing.assert_array_equal(got[:, 3:], x[:, 7:])
+    assert layer.compute_output_shape((2, 9, 6)) == got.shape
+    assert rebuilt(layer).get_config() == layer.get_config()
+    with pytest.raises(ValueError, match="num_tokens=2 must be at least 3"):
+        TokenSelector(2, num_last=2)
+
+
 def test_a_number_of_tokens_known_only_at_run_time() -> None:
     inputs = keras.Input((None, 6))
     model = keras.Model(inputs, TokenSelector(3)(inputs))

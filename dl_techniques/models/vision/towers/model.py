@@ -111,6 +111,11 @@ class Towers(SwitchableModel):
         self.dtype_policy = policy
         self.start_as_built()
 
+    @property
+    def num_tag_rows(self) -> int:
+        """Rows at the end that tell tags, which a shorter prompt keeps; 0 without tags."""
+        return 0 if self.tags is None else self.tags.num_rows
+
     def tower(self, kind: type) -> keras.Model:
         """The network of a class.
 

@@ -317,11 +317,11 @@ class FastVLMCausalLM(
         The preprocessor's placeholders follow. Running chats must be begun anew.
 
         Args:
-            number: Rows to keep, k; the others are merged into them (`TokenSelector`). None for
-                all of them, as without this call.
+            number: Rows to keep, k; the others are merged into them (`TokenSelector`). Rows of
+                name tags stay and count. None for all of them, as without this call.
 
         Raises:
-            ValueError: less than 1, or more than a picture has.
+            ValueError: fewer than 1 beside name tags, or more than a picture has.
         """
         self.backbone.select_tokens(number)
         if self.preprocessor is not None and self.backbone.num_image_tokens is not None:

@@ -16,11 +16,11 @@ from dl_techniques.models.vision.towers.certainty import certainty_of_tags, ment
 from tests.helpers import numbers, random_array, randomize, relative_difference
 
 
-def first(**options: object) -> FastVLM:
+def first(side: int = 32, **options: object) -> FastVLM:
     """float[B, 32, 32, 3] -> float[B, 1, 1, 32]."""
     network = FastVLM(
         embed_dims=(8, 8, 16, 32), depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 2), include_top=False,
-        input_shape=(32, 32, 3), name="first", **options,
+        input_shape=(side, side, 3), name="first", **options,
     )  # fmt: skip
     randomize(network)
     return network
@@ -108,6 +108,25 @@ def test_each_tower_of_a_whole_models_preset(tmp_path: Path) -> None:
         np.testing.assert_array_equal(numbers(loaded(x)), numbers(network(x)))
     whole = Towers.from_preset(tmp_path / "preset")
     np.testing.assert_array_equal(numbers(whole(picture)), numbers(towers(picture)))
+
+
+def test_a_shorter_prompt_keeps_the_tags() -> None:
+    keras_hub = pytest.importorskip("keras_hub")
+    decoder = keras_hub.models.QwenBackbone(
+        vocabulary_size=32, num_layers=1, num_query_heads=2, num_key_value_heads=1,
+        hidden_dim=8, intermediate_dim=16,
+    )  # fmt: skip
+    towers = Towers([first(64), second()], tags(), input_shape=(64, 64, 3))
+    model = FastVLMBackbone(towers, decoder)
+    picture = np.random.default_rng(5).random((1, 1, 64, 64, 3)).astype("float32")
+    whole = numbers(model.image_embedding(picture))
+    assert model.num_image_tokens == 4 + 7 == whole.shape[-2]
+    with pytest.raises(ValueError, match=r"image_tokens=7: expected 8 to 11 \(7 of them tell"):
+        model.select_tokens(7)
+    model.select_tokens(9)
+    fewer = numbers(model.image_embedding(picture))
+    assert model.num_image_tokens == 9 == fewer.shape[-2]
+    np.testing.assert_array_equal(fewer[..., 2:, :], whole[..., 4:, :])
 
 
 def test_networks_of_other_people() -> None:

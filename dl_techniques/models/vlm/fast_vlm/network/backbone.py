@@ -15,6 +15,7 @@ from dl_techniques.layers.freezing import flags_config, set_flags, take_flags
 from dl_techniques.layers.token_selector import TokenSelector
 from dl_techniques.models.portable_compile import PortableCompile, portable
 from dl_techniques.models.presets.vlm_folder import PresetMixin
+from dl_techniques.models.vision.towers import Towers
 from dl_techniques.models.vlm.fast_vlm import lora_files
 from dl_techniques.models.vlm.fast_vlm.cloning import RefusesCloning
 from dl_techniques.models.vlm.fast_vlm.network.decoders import adapt
@@ -112,9 +113,11 @@ class FastVLMBackbone(
             decoder.hidden_dim, projector_dim, pool, enhance, dtype=dtype, name="projector"
         )
         places = _places(vision_encoder, self.projector)
+        tags = vision_encoder.num_tag_rows if isinstance(vision_encoder, Towers) else 0
         selector = TokenSelector(
-            _checked(image_tokens, places), trained_selection, dtype=dtype, name="selector"
-        )
+            _checked(image_tokens, places, tags), trained_selection, tags, dtype=dtype,
+            name="selector",
+        )  # fmt: skip
         self.image_embedding = ImageEmbedding(
             vision_encoder, self.projector, selector, dtype=dtype, name="image_embedding"
         )
@@ -164,14 +167,14 @@ class FastVLMBackbone(
         `FastVLMCausalLM` call its own `select_tokens`, which forgets them.
 
         Args:
-            number: Rows to keep; None for all.
+            number: Rows to keep, with those of name tags, which stay; None for all.
 
         Raises:
-            ValueError: less than 1, or more than a picture has.
+            ValueError: fewer than 1 beside name tags, or more than a picture has.
         """
-        self.image_embedding.selector.num_tokens = _checked(
-            number, _places(self.vision_encoder, self.projector)
-        )
+        selector = self.image_embedding.selector
+        places = _places(self.vision_encoder, self.projector)
+        selector.num_tokens = _checked(number, places, selector.num_last)
 
     def default_lora_layer_names(self) -> list[str]:
         """The layers that LoRA changes: those the decoder names."""
@@ -261,11 +264,13 @@ def _places(vision_encoder: keras.Model, projector: Projector) -> int | None:
     return rows
 
 
-def _checked(number: int | None, places: int | None) -> int | None:
-    """A number of rows to keep, if there are so many."""
-    if number is not None and (number < 1 or (places is not None and number > places)):
+def _checked(number: int | None, places: int | None, tags: int) -> int | None:
+    """A number of rows to keep, if there are so many, and more than those of name tags."""
+    if number is not None and (number <= tags or (places is not None and number > places)):
+        kept = f" ({tags} of them tell name tags and always stay)" if tags else ""
         raise ValueError(
-            f"image_tokens={number}: expected 1 to {places or 'the rows of a picture'}, or None"
+            f"image_tokens={number}: expected {tags + 1} to {places or 'the rows of a picture'}"
+            f"{kept}, or None"
         )
     return number
 
