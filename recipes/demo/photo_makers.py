@@ -8,7 +8,7 @@ starts.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,20 @@ from dl_techniques.training.recipe import Maker
 from recipes.demo.draw.records import DemoData
 from recipes.demo.photos.names import all_names, class_names, imagenet_names
 from recipes.demo.photos.readers import Photo, read_photos
+from recipes.demo.photos.templates import NOTHING
+from recipes.demo.photos.unknown import made_up, noise
 from recipes.demo.stages import seeing, tagging, telling
 from recipes.demo.stages.finetune import CONTEXT, Conversations
 
 TRAINING = ("caltech", "grocery", "clothing")
 TOWER = "efficientnet_lite0"
 FACTS = ("photograph", "person")
+UNKNOWN = "unknown"
 WORDS = 2
 """Rows of a name, see `stages.name_words`."""
-TABLE = "table.json"
+UNKNOWN_SEED = 77
+KINDS = {**{name: name for name in TRAINING}, UNKNOWN: NOTHING}
+"""What `Facts` calls the sets."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,16 @@ class SeenOptions:
         with_tags: of these, how many are shown to the photo tower, too.
         maps: every so many-th photograph is shown to the first tower.
         noises: pictures of nothing.
+        unknown: drawings of made-up things, and further noise.
         mix: share of each kind of drawing.
         short: share of the drawings with one turn.
     """
 
-    drawings: int = 10_000
+    drawings: int = 40_000
     with_tags: int = 1_600
     maps: int = 3
     noises: int = 192
+    unknown: int = 900
     mix: Mapping[str, float] = field(
         default_factory=lambda: {"scenes": 0.27, "emoji": 0.30, "words": 0.33, "easy_vqa": 0.10}
     )
@@ -115,8 +122,9 @@ class PhotoDemo:
         )
         rng = np.random.default_rng(settings.seed)
         noises = list(seeing.noises(rng, options.noises, looker.size))
-        for name, pictures in [("noise", noises), *self._sets()]:
-            every = 1 if name in ("noise", "background") else options.maps
+        made = [("noise", noises), (UNKNOWN, list(_unknown(options.unknown, looker.size)))]
+        for name, pictures in [*made, *self._sets()]:
+            every = options.maps if name in TRAINING else 1
             seeing.kept(
                 place / f"{name}.npz",
                 means=lambda p=pictures: looker.means(_pictures(p)),
@@ -285,6 +293,13 @@ def _pictures(photos: Sequence[Any]) -> Any:
     return (photo.load() if isinstance(photo, Photo) else photo for photo in photos)
 
 
+def _unknown(count: int, size: int) -> Iterator[np.ndarray]:
+    """Two drawings of made-up things for one picture of noise: uint8[size, size, 3]."""
+    for number in range(count):
+        draw = noise if number % 3 == 2 else made_up
+        yield draw(np.random.default_rng((UNKNOWN_SEED, number)), "train", size)
+
+
 def _means(path: Path) -> np.ndarray:
     with np.load(path) as file:
         means: np.ndarray = file["means"]
@@ -299,12 +314,16 @@ def _said(layer: NameTags, means: np.ndarray) -> Tags:
 
 def _photographs(layer: NameTags, seen: Path) -> telling.Photographs:
     """Everything that is no drawing; the pictures without a name come as often as it takes."""
-    means, maps, kinds = [], [], []
+    means, maps, kinds, places, before = [], [], [], [], 0
     for name, times in ((TRAINING[0], 1), (TRAINING[1], 1), (TRAINING[2], 1), ("background", 4),
-                        ("noise", 1)):  # fmt: skip
+                        ("noise", 1), (UNKNOWN, 2)):  # fmt: skip
         with np.load(seen / f"{name}.npz") as file:
+            every = -(-len(file["means"]) // len(file["maps"]))
             for part in [file["means"], file["mirrored"]] * times:
                 means.append(part)
-                kinds += [name if name in TRAINING else ""] * len(part)
+                places.append(before + np.arange(len(part)) // every)
+                kinds += [KINDS.get(name, "")] * len(part)
             maps.append(file["maps"])
-    return telling.Photographs(np.concatenate(maps), _said(layer, np.concatenate(means)), kinds)
+            before += len(file["maps"])
+    said = _said(layer, np.concatenate(means))
+    return telling.Photographs(np.concatenate(maps), np.concatenate(places), said, kinds)

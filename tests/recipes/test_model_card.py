@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recipes.demo import elsewhere, photo_benchmark
+import dl_techniques
+from recipes.demo import elsewhere, model_card, photo_benchmark
 from recipes.demo.model_card import TOLD_TARGETS, WHAT, table, told_table
 
 pytestmark = pytest.mark.once
@@ -37,3 +40,21 @@ def test_how_answers_are_put_stands_beside_its_targets() -> None:
 def test_every_set_is_explained() -> None:
     assert set(WHAT) >= {*photo_benchmark.SETS, *elsewhere.SETS}
     assert set(TOLD_TARGETS) <= set(photo_benchmark.SETS)
+
+
+def test_the_card_is_of_the_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = Path(dl_techniques.__file__).parent / "presets" / "demo"
+    preset = tmp_path / "preset"
+    preset.mkdir()
+    for name in ("metadata.json", "config.json"):
+        (preset / name).write_bytes((shipped / name).read_bytes())
+    machine = {"processor": "a processor", "cores": 2, "backend": "jax"}
+    report = {"date": "2026-12-01T00:00:00", "machine": machine, "sets": [EXACT, PHOTOS]}
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    model_card.main(["--report", str(tmp_path / "report.json"), "--preset", str(preset)])
+    card = (preset / "README.md").read_text(encoding="utf-8")
+    start = card[: card.index("## What it can do")]
+    assert start == (shipped / "README.md").read_text(encoding="utf-8")[: len(start)]
+    assert table(report) in card and told_table(report) in card
+    assert "2026-12-01, a processor, 2 cores, jax backend." in card
+    assert table(report) in capsys.readouterr().out

@@ -80,9 +80,12 @@ def test_the_grown_projector_lets_old_rows_and_words_through(model: FastVLMCausa
     rows[0, 1, channels : channels + 8] = words
     got = numbers(grown(rows))
     assert relative_difference(got[0, 0], numbers(old(rows[:, 0, :channels]))[0]) < 1e-5
-    # a row of words alone: what the old projector makes of nothing, and the words themselves
+    # a row of words alone: what the old projector makes of nothing, and the words, louder
     nothing = numbers(old(np.zeros((1, channels), "float32")))[0]
-    np.testing.assert_allclose(got[0, 1], nothing + words, atol=1e-5)
+    assert relative_difference(got[0, 1], nothing + telling.LOUD * words) < 1e-5
+    rows[0, 1, channels + 8] = 1.0  # and a number behind them, with a direction of its own
+    told = numbers(grown(rows))[0, 1] - got[0, 1]
+    assert 0.3 < np.linalg.norm(told) / (telling.LOUD * telling.NUMBER_LENGTH) < 3
 
 
 def test_what_the_towers_see_is_what_the_network_sees(model: FastVLMCausalLM) -> None:
@@ -168,7 +171,7 @@ def test_a_batch_of_each_kind_and_the_model_that_takes_pictures(model: FastVLMCa
         layer,
         telling.Seen(maps, telling.rows_of(layer, said)),
         [[{"role": "user", "content": "what is it?"}, {"role": "assistant", "content": "sun"}]] * 4,
-        telling.Photographs(maps, said, ["caltech"] * 4),
+        telling.Photographs(maps, np.arange(4) % len(maps), said, ["caltech"] * 4),
         steps=2,
         batch_size=3,
         buckets=(128,),
@@ -208,8 +211,22 @@ def test_a_name_is_one_token_that_only_marks_write(model: FastVLMCausalLM) -> No
     np.testing.assert_allclose(
         rows[: old.vocabulary_size()], numbers(decoder.token_embedding.embeddings)
     )
-    tokens = {"token_ids": np.array([[1, 5, 9]]), "padding_mask": np.ones((1, 3), "int32")}
-    np.testing.assert_allclose(numbers(longer(tokens)), numbers(decoder(tokens)), atol=1e-5)
+    layers = [longer.transformer_layers, [*decoder.transformer_layers]]
+    assert len(layers[0]) == len(layers[1]) + 1
+    for ours, theirs in zip(layers[0][0].weights, layers[1][0].weights, strict=True):
+        np.testing.assert_array_equal(numbers(ours), numbers(theirs))
+
+
+def test_the_last_layer_begins_with_copying(model: FastVLMCausalLM) -> None:
+    old = model.preprocessor.tokenizer
+    new = name_words.with_names(old, NAMES)
+    layer = name_words.longer_decoder(model.backbone.text_backbone, old, new).transformer_layers[-1]
+    x = np.random.default_rng(0).normal(size=(2, 1, 8)).astype("float32")
+    said = numbers(layer(x, decoder_padding_mask=np.ones((2, 1), bool))) - x  # looks at itself
+    directions = name_words.copied_directions(8, 4)
+    scaled = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6)
+    expected = name_words.COPY_GAIN * scaled @ directions @ directions.T
+    assert relative_difference(said, expected) < 1e-5
 
 
 def test_the_recipe_says_what_the_stages_know(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,11 @@ TRIES = 20
 NOTHING = "noise"
 NOT_SURE = "I am not sure what this is."
 Turn = tuple[str, str, str]
+ASKED = {
+    "name": 4.0, "caption": 2.0, "is_there": 2.0, "contents": 1.0, "guess": 1.0, "person": 1.5,
+    "sure": 0.7,
+}  # fmt: skip
+"""How often a question of each type is asked, beside the others."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,8 @@ def turns(rng: np.random.Generator, facts: Facts, count: int | None = None) -> l
         facts: what is known.
         count: how many; None for one of each type that there is something to say about.
     """
-    asked: Sequence[str] = wordings.NAME
-    if facts.kind == "clothing" and rng.random() < 0.5:
-        asked = wordings.CLOTHES
-    first = ("name", pick(rng, asked), name_answer(facts))
+    clothes = facts.kind == "clothing" and rng.random() < 0.5
+    first = ("name", wordings.of_name(rng, clothes), name_answer(facts))
     more: list[Turn] = [
         ("contents", pick(rng, wordings.CONTENTS), contents_answer(facts)),
         ("caption", pick(rng, wordings.DESCRIBE), caption_answer(facts)),
@@ -87,6 +90,21 @@ def turns(rng: np.random.Generator, facts: Facts, count: int | None = None) -> l
         (kind, wordings.spoken(rng, question), answer)
         for kind, question, answer in (chosen[int(i)] for i in rng.permutation(len(chosen)))
     ]
+
+
+def some_turns(rng: np.random.Generator, facts: Facts, count: int) -> list[Turn]:
+    """Some of `turns`, of each type as often as `ASKED` says.
+
+    Example:
+        >>> facts = Facts((("dog", 0.9),))
+        >>> len(some_turns(np.random.default_rng(0), facts, 2))
+        2
+    """
+    offered = turns(rng, facts)
+    weights = np.array([ASKED[kind] for kind, _, _ in offered])
+    count = min(count, len(offered))
+    chosen = rng.choice(len(offered), count, replace=False, p=weights / weights.sum())
+    return [offered[int(i)] for i in chosen]
 
 
 def name_answer(facts: Facts) -> str:

@@ -133,6 +133,76 @@ SURE = (
     "how sure are you about it?",
 )
 
+PLACES = (
+    "here", "in this photo", "in the photo", "in the picture", "in this picture", "in the image",
+    "in this image", "in the photograph", "on this photo", "there", "in it",
+)  # fmt: skip
+ASKS = (
+    "what is {seen} {place}?",
+    "what {see} {place}?",
+    "which {thing} is {seen} {place}?",
+    "which {thing} {see} {place}?",
+    "what sort of {thing} is {seen} {place}?",
+    "what would you call {this}?",
+    "what would people call {this}?",
+    "what is the {thing} {place} called?",
+    "what does {a} {photo} show?",
+    "what does {a} {photo} contain?",
+    "what is {a} {photo} of?",
+    "what was {a} {photo} taken of?",
+    "what is the main {thing} {place}?",
+    "what {thing} is {this}?",
+    "what is the word for {this}?",
+    "how do you call {this}?",
+    "{polite} what {this} is.",
+    "{polite} what is {seen} {place}.",
+    "{polite} what {a} {photo} shows.",
+    "{polite} the name of the {thing} {place}.",
+    "{polite} what the {thing} {place} is called.",
+    "name the {thing} {place}.",
+    "identify {this}.",
+    "identify the {thing} {place}.",
+    "can you name {this}?",
+    "can you see what {this} is?",
+    "I wonder what {this} is.",
+    "and {this}?",
+)
+PARTS = {
+    "seen": ("shown", "to be seen", "visible", "pictured", "depicted", "there to see"),
+    "see": ("can you see", "do you see", "can be seen", "can one see", "do you recognize"),
+    "thing": ("thing", "object", "item", "subject", "main object", "main thing"),
+    "this": ("this", "this", "that", "it", "this thing", "this object"),
+    "a": ("this", "the", "that"),
+    "photo": ("photo", "picture", "image", "photograph"),
+    "polite": ("tell me", "please tell me", "please say", "say", "I want to know", "explain"),
+    "place": PLACES,
+}
+"""What `ASKS` has in its places."""
+WEARS = (
+    "what {noun} is {this}?",
+    "which {noun} is {this}?",
+    "what {noun} is {seen} {place}?",
+    "which {noun} {see} {place}?",
+    "what kind of {noun} is {seen} {place}?",
+    "what is this {noun} called?",
+    "what would people call this {noun}?",
+    "name the {noun} {place}.",
+    "identify the {noun} {place}.",
+    "{polite} what {noun} {this} is.",
+    "{polite} which {noun} is {seen} {place}.",
+    "what is being worn {place}?",
+    "what could one wear {place}?",
+)
+NOUNS = (
+    "clothing",
+    "piece of clothing",
+    "item of clothing",
+    "article of clothing",
+    "thing to wear",
+)
+MADE = 0.5
+"""Share of the wordings that are put together."""
+
 TRAINED = (
     *NAME, *CLOTHES, *CONTENTS, *DESCRIBE, *PERSON, *GUESS, *SURE,
     *naming.NAME_QUESTIONS, *naming.KIND_QUESTIONS, *naming.TAG_QUESTIONS,
@@ -141,6 +211,24 @@ TRAINED = (
 
 HELD_OUT = (*HELD_NAME, *HELD_CLOTHES)
 """What only measuring says."""
+
+
+def of_name(rng: np.random.Generator, clothes: bool = False) -> str:
+    """A question after what a picture is of: one of the lists, or put together.
+
+    Example:
+        >>> of_name(np.random.default_rng(3)) not in HELD_OUT
+        True
+    """
+    listed, forms = (CLOTHES, WEARS) if clothes else (NAME, ASKS)
+    if rng.random() >= MADE:
+        return listed[int(rng.integers(len(listed)))]
+    parts = {**PARTS, "noun": NOUNS}
+    while True:
+        chosen = {key: words[int(rng.integers(len(words)))] for key, words in parts.items()}
+        question = forms[int(rng.integers(len(forms)))].format(**chosen)
+        if bare(question) not in _HELD:
+            return question
 
 
 def bare(question: str) -> str:
@@ -167,3 +255,6 @@ def spoken(rng: np.random.Generator, question: str) -> str:
     elif way < 0.53:
         question = question.upper()
     return question[:-1] if rng.random() < 0.25 else question
+
+
+_HELD = frozenset(bare(question) for question in HELD_OUT)

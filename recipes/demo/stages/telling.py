@@ -32,7 +32,8 @@ from dl_techniques.layers.name_tags import NameTags, Tags
 from dl_techniques.models.vlm.fast_vlm.prompt.encoding import ConversationEncoder
 from dl_techniques.models.vlm.fast_vlm.prompt.records import to_records
 from recipes.demo.photos.names import PEOPLE
-from recipes.demo.photos.templates import Facts, turns
+from recipes.demo.photos.templates import NOTHING, Facts, some_turns
+from recipes.demo.stages.drawn_turns import asked_as_photographs
 from recipes.demo.stages.finetune import with_answers_alone
 from recipes.demo.stages.name_words import (
     MarkingTokenizer,
@@ -46,6 +47,11 @@ DRAWN_CERTAINTIES = ((0.55, 0.7, 1.0), (0.2, 0.4, 0.7), (0.25, 0.0, 0.4))
 """Share of the made-up tags, and the probability of their best name from, to."""
 NAMES_AT_ONCE = 12
 """Names that a made-up picture could be."""
+LOUD = 8.0
+"""Length of a name's rows, in lengths of words."""
+NUMBER_LENGTH = 10.0
+"""Length of what a number of 1 adds to a row, before `LOUD`; words have some 24."""
+SEED = 0
 TURNS = (1, 1, 1, 2)
 """Of the conversations of a batch at most; one of these numbers."""
 
@@ -69,12 +75,14 @@ class Photographs:
     """Photographs as the towers see them.
 
     Attributes:
-        maps: float16[n, m, C], the first tower's rows.
+        maps: float16[k, m, C], the first tower's rows of some of them.
+        places: int[n], among the maps: the photograph's own, or that of one of its kind.
         tags: what the photo tower says of n photographs, as arrays.
         kinds: the set that each one belongs to.
     """
 
     maps: np.ndarray
+    places: np.ndarray
     tags: Tags
     kinds: Sequence[str]
 
@@ -116,7 +124,10 @@ def grow_projector(before: Any, after: Any) -> None:
     """Gives a projector the weights of a smaller one, and a way through for words.
 
     `gelu(x) - gelu(-x)` is x: with two hidden units a channel, the decoder's embeddings that stand
-    behind the first channels of a row come out as they are.
+    behind the first channels of a row come out as they are, but `LOUD` times as long. Rows of a
+    picture are that long, and what the decoder's layers add to a row as short as a word's would
+    drown it before the layers that speak read it. Each of the channels behind the words, which tell
+    probabilities, ranks and places, begins as a direction of its own in the same way.
     """
     first, second = (
         np.array(keras.ops.convert_to_numpy(layer.kernel))
@@ -131,8 +142,11 @@ def grow_projector(before: Any, after: Any) -> None:
     words = first[known : known + width]
     words[...] = 0.0
     words[:, own:] = np.concatenate([np.eye(width), -np.eye(width)], 1)
+    numbers = np.random.default_rng(SEED).standard_normal((len(first) - known - width, width))
+    numbers *= NUMBER_LENGTH / np.sqrt(width)
+    first[known + width :, own:] = np.concatenate([numbers, -numbers], 1)
     second[:own] = keras.ops.convert_to_numpy(before.dense_2.kernel)
-    second[own:] = np.concatenate([np.eye(width), -np.eye(width)], 0)
+    second[own:] = LOUD * np.concatenate([np.eye(width), -np.eye(width)], 0)
     bias = np.zeros(first.shape[1])
     bias[:own] = keras.ops.convert_to_numpy(before.dense_1.bias)
     after.dense_1.set_weights([first, bias])
@@ -140,7 +154,9 @@ def grow_projector(before: Any, after: Any) -> None:
 
 
 def facts_of(tags: NameTags, found: Tags, row: int, kind: str = "") -> Facts:
-    """What one row of tags says, for templates."""
+    """What one row of tags says, for templates; nothing is known of what shows `NOTHING`."""
+    if kind == NOTHING:
+        found = found._replace(known=np.zeros_like(found.known), facts=np.zeros_like(found.facts))
     chances = np.asarray(found.names[row], "float64") * float(found.known[row])
     best = np.argsort(-chances)[: tags.num_best]
     names = tuple((tags.names[i], float(chances[i])) for i in best)
@@ -244,7 +260,8 @@ class Telling:
         at = rng.integers(len(seen.maps), size=self.batch_size)
         tags = seen.tags[rng.integers(len(seen.tags), size=self.batch_size)]
         turns_kept = int(rng.choice(TURNS))
-        return seen.maps[at], tags, [self.conversations[int(i)][: 2 * turns_kept] for i in at]
+        told = [asked_as_photographs(rng, self.conversations[int(i)][: 2 * turns_kept]) for i in at]
+        return seen.maps[at], tags, told
 
     def _made_up(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[Any]]:
         photos = self.photographs
@@ -256,7 +273,7 @@ class Telling:
         photos = self.photographs
         at = rng.integers(len(photos.tags.known), size=self.batch_size)
         found = Tags(*(np.asarray(part)[at] for part in photos.tags))
-        maps = photos.maps[at % len(photos.maps)]
+        maps = photos.maps[photos.places[at]]
         kinds = [photos.kinds[int(i)] for i in at]
         return maps, rows_of(self.tags, found), self._told(rng, found, kinds)
 
@@ -266,7 +283,7 @@ class Telling:
         for row, kind in enumerate(kinds):
             facts = facts_of(self.tags, found, row, kind)
             messages = []
-            for _, question, answer in turns(rng, facts, count):
+            for _, question, answer in some_turns(rng, facts, count):
                 messages.append({"role": "user", "content": question})
                 said = [name for name, _ in facts.names]
                 answer = marked(answer, said, [self.place_of[name] for name in said])
