@@ -22,7 +22,6 @@ from dl_techniques.errors import PresetError
 from dl_techniques.loading.for_answers import load_for_answers
 from dl_techniques.loading.for_answers import set_sampling as set_sampling
 from dl_techniques.loading.source import OF_OTHER_RUNTIMES, find_quickly
-from dl_techniques.models.presets.shipped import shipped_presets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +74,8 @@ def as_taught(question: str, preset: str) -> str:
     The shipped models were taught questions of both forms, and one that hangs between two answers
     would be told apart by that. Others are asked in the user's words.
     """
+    from dl_techniques.models.presets.shipped import shipped_presets
+
     word = question.split(" ", 1)[0]
     if preset not in shipped_presets() or word == "I" or word[1:] != word[1:].lower():
         return question
@@ -128,6 +129,8 @@ def load_model(preset: str, fuse: bool = True) -> Any:
     Raises:
         PresetError: there is no such preset, or it is the file of another runtime.
     """
+    from dl_techniques.models.presets.shipped import shipped_presets
+
     found = None if preset in shipped_presets() else find_quickly(preset)
     if found is not None and found.kind in OF_OTHER_RUNTIMES:
         raise PresetError(

@@ -32,3 +32,15 @@ def test_matplotlib_is_there_where_plots_are_wanted(plots: bool) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(plots)
+
+
+def test_reading_the_command_chooses_no_backend() -> None:
+    """Else the package would choose one before the command does, and say so in spite of --quiet."""
+    code = (
+        "import os, sys; before = os.environ.pop('KERAS_BACKEND', None); "
+        "import dl_techniques.cli.main; "
+        "assert not {'keras', 'dl_techniques.models'} & sys.modules.keys(); "
+        "assert 'KERAS_BACKEND' not in os.environ"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
