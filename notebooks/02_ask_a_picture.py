@@ -15,10 +15,10 @@
 # # Ask a picture
 #
 # The model that comes with the package, on the pictures in `examples/`: descriptions, questions,
-# text as it is written, several turns, and what it cannot do. It is small, and was trained for five
-# things: single emoji-style drawings, scenes composed of drawings and shapes, short printed words,
-# easy-VQA's shapes, and photos of clothes. `examples/README.md` says of each picture whether the
-# model has seen anything like it.
+# text as it is written, several turns, and what it cannot do. It is small, and was made for six
+# things: what a photograph is of, single emoji-style drawings, scenes composed of drawings and
+# shapes, short printed words, easy-VQA's shapes, and photos of clothes. `examples/README.md` says
+# of each picture whether the model has seen anything like it.
 #
 # `DL_NOTEBOOK_PRESET` names another model: a folder that `save_to_preset` wrote.
 
@@ -173,25 +173,29 @@ for seed in range(3):
     print(seed, model.generate(inputs, max_new_tokens=MOST, sampler=sampler, seed=seed))
 
 # %% [markdown]
-# ## What it cannot do
+# ## Photographs
 #
-# Of photos it knows clothes alone; shown anything else, it still answers with the words it has.
+# Its second tower knows what a photograph is of, among some seven hundred everyday names, and how
+# sure that is: from a probability of 0.7 on the answer is plain, from 0.4 on it "may be", and below
+# the model says that it is not sure. `return_certainty=True` gives the number.
 
 # %%
-unknown = ["coffee.jpg", "astronaut.jpg", "rocket.jpg"]
+photographs = ["bear.jpg", "coffee.jpg", "traffic_light.jpg", "kitchen.jpg", "astronaut.jpg"]
 answers = model.generate(
     {
-        "prompts": ["describe the picture."] * len(unknown),
-        "images": [EXAMPLES / name for name in unknown],
+        "prompts": ["describe the photo."] * len(photographs),
+        "images": [EXAMPLES / name for name in photographs],
     },
     max_new_tokens=MOST,
+    return_certainty=True,
 )
-show(unknown, answers, columns=3)
+show(photographs, [f"{answer.text}\n{answer.certainty:.2f}" for answer in answers], columns=3)
 
 # %% [markdown]
-# It knows nothing that was not in its training pictures, does not reason, and was never shown a
-# question without a picture or one that its pictures cannot answer. It does not say "I do not
-# know".
+# ## What it cannot do
+#
+# It does not reason, and was never shown a question without a picture, or one that no picture
+# answers. Asked such things it says something all the same.
 
 # %%
 beyond = [

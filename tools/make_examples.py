@@ -1,18 +1,18 @@
 """Makes the pictures in `examples/` anew, from the raw downloads of the demo model's recipe.
 
 Usage:
-    python -m tools.make_examples --work DIR --skimage WHEEL --clothing TAR --out examples
+    python -m tools.make_examples --work DIR --skimage WHEEL --photos PHOTOS --out examples
 
 `DIR` is the work folder of `recipes.demo.draw.fetch`; `WHEEL` is the scikit-image wheel
-(`pip download --no-deps scikit-image==0.26.0`), which is opened, not installed; `TAR` holds the
-clothing photos. Sources and licences stand in `examples/README.md`.
+(`pip download --no-deps scikit-image==0.26.0`), which is opened, not installed; `PHOTOS` is the
+folder of photographs, see `recipes.demo.photos.readers`. Sources and licences stand in
+`examples/README.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +26,7 @@ from recipes.demo.draw.fetch import npm_file
 from recipes.demo.draw.scenes import SceneMaker
 from recipes.demo.draw.splits import held_out
 from recipes.demo.draw.words import draw_word
+from recipes.demo.photos.readers import read_photos
 
 MAX_BYTES = 100_000
 MAX_SIDE = 512
@@ -37,9 +38,14 @@ WORD, WORD_SEED, WORD_SIZE = "lemon", 3, 128
 PHOTOS = {
     "astronaut.jpg": "skimage/data/astronaut.png",
     "coffee.jpg": "skimage/data/coffee.png",
-    "rocket.jpg": "skimage/data/rocket.jpg",
 }
-DRESS = "validation/dress/35f5fecb-755a-45d6-ac3d-3feb8299dc87.jpg"
+TAKEN = {
+    "dress.jpg": ("clothing", "validation/dress/35f5fecb-755a-45d6-ac3d-3feb8299dc87.jpg"),
+    "bear.jpg": ("coco", "coco_ccby/photos/000000000285.jpg"),
+    "kitchen.jpg": ("coco", "coco_ccby/photos/000000007574.jpg"),
+    "traffic_light.jpg": ("coco", "coco_ccby/photos/000000008762.jpg"),
+}
+"""File -> set of photographs and name in it; none of them was trained on."""
 
 
 def scene(work: Path | None, seed: int, size: int = SCENE_SIZE) -> Image.Image:
@@ -88,18 +94,16 @@ def photo(wheel: Path, member: str) -> Image.Image:
         return Image.open(io.BytesIO(archive.read(member))).convert("RGB")
 
 
-def clothing(tar: Path, member: str = DRESS) -> Image.Image:
-    """Reads one clothing photo of the validation folder.
+def taken(photos: Path, set_name: str, name: str) -> Image.Image:
+    """Takes one photograph of a set's validation part.
 
     Raises:
-        FileNotFoundError: the tar has no such photo.
+        FileNotFoundError: there is no such photograph.
     """
-    with tarfile.open(tar) as archive:
-        names = archive.getnames()
-        handle = archive.extractfile(member) if member in names else None
-        if handle is None:
-            raise FileNotFoundError(f"{tar} has no {member}")
-        return Image.open(io.BytesIO(handle.read())).convert("RGB")
+    for found in read_photos(photos, set_name, "validation"):
+        if found.name == name:
+            return found.load()
+    raise FileNotFoundError(f"the photographs of {set_name} in {photos} have no {name}")
 
 
 def encoded(picture: Image.Image, suffix: str) -> bytes:
@@ -123,15 +127,16 @@ def encoded(picture: Image.Image, suffix: str) -> bytes:
     raise ValueError(f"a {suffix} of {picture.size} takes more than {MAX_BYTES} bytes")
 
 
-def recipes(work: Path, wheel: Path, tar: Path) -> dict[str, Callable[[], Image.Image]]:
+def recipes(work: Path, wheel: Path, photos: Path) -> dict[str, Callable[[], Image.Image]]:
     """Returns what makes each file."""
     made: dict[str, Callable[[], Image.Image]] = {
         "scene.png": lambda: scene(work, SCENE_SEED),
         "shapes.png": lambda: scene(None, SHAPES_SEED, 128),
         "emoji.png": lambda: emoji(work),
         "word.png": word,
-        "dress.jpg": lambda: clothing(tar),
     }
+    for name, source in TAKEN.items():
+        made[name] = lambda source=source: taken(photos, *source)  # type: ignore[misc]
     for name, member in PHOTOS.items():
         made[name] = lambda member=member: photo(wheel, member)  # type: ignore[misc]
     return made
@@ -142,11 +147,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="the recipe's work folder")
     parser.add_argument("--skimage", type=Path, required=True, help="the scikit-image wheel")
-    parser.add_argument("--clothing", type=Path, required=True, help="the tar of clothing photos")
+    parser.add_argument("--photos", type=Path, required=True, help="the folder of photographs")
     parser.add_argument("--out", type=Path, default=Path("examples"), help="default: examples")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, make in recipes(options.work, options.skimage, options.clothing).items():
+    for name, make in recipes(options.work, options.skimage, options.photos).items():
         data = encoded(make(), Path(name).suffix)
         (options.out / name).write_bytes(data)
         print(f"{name}: {len(data)} bytes")

@@ -3,8 +3,9 @@
     python -m tools.token_selection --data SETS --limit 300
 
 `SETS` is what `recipes.demo.benchmark` writes. The accuracy is the shipped demo model's, whose
-pictures have 16 rows beside those of name tags, which always stay; the time is that of a model of FastVLM-0.5B's shape with random weights,
-whose pictures have 256, for one picture and 24 tokens of text. A line keeps the same share of both.
+pictures have 16 rows beside those of name tags, which always stay; the time is that of a model of
+FastVLM-0.5B's shape with random weights, whose pictures have 256, for one picture and 24 tokens of
+text. A line keeps the same share of both.
 """
 
 from __future__ import annotations

@@ -122,10 +122,10 @@ recipe set out for; where the figure is lower, it was missed.
   subtitles, as pyspellchecker (MIT) counts them.
 
 The encoder and the decoder came about in nineteen sittings that each went on from the last
-(`recipes/demo/history.md`), some twenty-three hours on two CPU cores and six minutes on an H200; the
-second tower and the names are the work of `recipes/demo/photographs.yaml`: `python -m recipes.demo
---recipe recipes/demo/photographs.yaml --work WORK --photos PHOTOS --labels LABELS --start PRESET
---out PRESET`.
+(`recipes/demo/history.md`), some twenty-three hours on two CPU cores and six minutes on an H200;
+the second tower and the names are the work of `recipes/demo/photographs.yaml`: `python -m
+recipes.demo --recipe recipes/demo/photographs.yaml --work WORK --photos PHOTOS --labels LABELS
+--start PRESET --out PRESET`.
 The weights are under the licence of the package, Apache-2.0; see also `NOTICE`.
 """
 

@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques import FastVLMCausalLM
+from dl_techniques import FastVLM
 from dl_techniques.training import Repeated
 from dl_techniques.training.batches import drawn_ahead
 from recipes.demo.draw.records import DemoData
 from recipes.demo.stages import branching, finetune, pretrain
+from tests.tools.one_tower import one_tower
 
 pytestmark = pytest.mark.once
 
@@ -32,7 +33,7 @@ def test_processes_draw_the_same_batches_and_give_them_again() -> None:
         assert len(ahead) == 3
         for place in ((0, 0), (0, 2), (1, 1)):
             assert same(ahead.batch(*place), labelled.batch(*place))
-    preprocessor = FastVLMCausalLM.from_preset("demo").preprocessor
+    preprocessor = one_tower().preprocessor
     slices = finetune.EpochSlices(DATA, preprocessor, 8, 3, 4)
     with drawn_ahead(slices, processes=1, preload=preload) as ahead:
         twice = Repeated(ahead, passes=2)
@@ -43,7 +44,7 @@ def test_processes_draw_the_same_batches_and_give_them_again() -> None:
 
 
 def test_batches_hold_no_more_than_the_longest_answer() -> None:
-    preprocessor = FastVLMCausalLM.from_preset("demo").preprocessor
+    preprocessor = one_tower().preprocessor
     slices = finetune.EpochSlices(DATA, preprocessor, 8, 3, 4)
     whole = slices.slice(0)[0]
     x, y, weight = finetune.with_answers_alone(whole)
@@ -71,7 +72,7 @@ def test_failure_of_a_worker_is_raised() -> None:
 
 @pytest.mark.slow_on_jax
 def test_folded_encoder_is_branched_with_the_statistics_of_its_pictures() -> None:
-    encoder = FastVLMCausalLM.from_preset("demo").backbone.vision_encoder
+    encoder = FastVLM.from_preset("demo")
     images = np.random.default_rng(0).random((16, 64, 64, 3)).astype("float32")
 
     def features(training: bool = False) -> np.ndarray:

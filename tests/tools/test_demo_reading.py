@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from dl_techniques import FastVLM, FastVLMCausalLM
+from dl_techniques import FastVLM
 from dl_techniques.training import Optimizer, StageSettings
 from recipes.demo.draw.records import DemoData
 from recipes.demo.stages import average, reading
 from recipes.demo.stages.pretrain import as_floats
+from tests.tools.one_tower import one_tower
 
 pytestmark = pytest.mark.once
 
@@ -100,10 +101,11 @@ def test_first_stages_learn_alone_then_all(
 
 
 @pytest.mark.parametrize(("share", "mean"), [((), 2.0), ((0.7,), 2.4)])
-def test_mean_of_start_and_trained(share: tuple[float, ...], mean: float) -> None:
-    model = FastVLMCausalLM.from_preset("demo", dtype="float32")
+def test_mean_of_start_and_trained(share: tuple[float, ...], mean: float, tmp_path: Path) -> None:
+    model = one_tower()
+    model.save_to_preset(tmp_path / "start")
     before = model.get_weights()
     model.set_weights([3 * value for value in before])
-    average.average_with_start(model, Path("dl_techniques/presets/demo"), *share)
+    average.average_with_start(model, tmp_path / "start", *share)
     for now, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_allclose(now, mean * value, rtol=1e-5)

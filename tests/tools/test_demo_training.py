@@ -14,6 +14,7 @@ from recipes.demo.draw.pretrain_labels import IGNORED
 from recipes.demo.draw.records import DemoData
 from recipes.demo.stages import finetune, pretrain
 from recipes.demo.stages.deepen import WRITERS, deepen
+from tests.tools.one_tower import one_tower
 
 pytestmark = pytest.mark.once
 
@@ -34,7 +35,7 @@ def test_background_counts_less_and_gaps_not_at_all() -> None:
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="training compiles slowly there")
 def test_projector_follows_an_exchanged_encoder(tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
-    model = FastVLMCausalLM.from_preset("demo")
+    model = one_tower()
     vision = model.backbone.vision_encoder
     rng = np.random.default_rng(0)
     weights = [
@@ -52,7 +53,7 @@ def test_projector_follows_an_exchanged_encoder(tmp_path: Path) -> None:
     before, projector = rows(), model.backbone.projector.get_weights()
     vision.set_weights(weights)
     disturbed = np.square(rows() - before).mean()
-    vision.set_weights(FastVLMCausalLM.from_preset("demo").backbone.vision_encoder.get_weights())
+    vision.set_weights(FastVLM.from_preset("demo").get_weights())
     model.backbone.projector.set_weights(projector)
     pictures = pretrain.LabelledPictures(DATA, 8, 60, seed=5)
     finetune.exchange_encoder(model, other, pictures, tmp_path)
@@ -62,7 +63,7 @@ def test_projector_follows_an_exchanged_encoder(tmp_path: Path) -> None:
 
 def test_deeper_decoder_answers_as_before_and_its_new_layers_learn() -> None:
     keras.utils.set_random_seed(0)
-    model = FastVLMCausalLM.from_preset("demo")
+    model = one_tower()
     layers = len(model.backbone.text_backbone.transformer_layers)
     deeper = deepen(model, layers + 2)
     records = finetune.Conversations(DemoData(None, mix={"scenes": 1.0}), 2, seed=3)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from recipes.demo.photos.readers import ARCHIVES
 from tools import make_examples as tool
 
 pytestmark = pytest.mark.once
@@ -64,9 +66,7 @@ def test_large_photo_is_shrunk_and_noise_is_refused() -> None:
 
 
 def test_missing_photo_is_named(tmp_path: Path) -> None:
-    import tarfile
-
-    with tarfile.open(tmp_path / "photos.tar", "w"):
-        pass
-    with pytest.raises(FileNotFoundError, match="has no validation/"):
-        tool.clothing(tmp_path / "photos.tar")
+    with zipfile.ZipFile(tmp_path / ARCHIVES["coco"], "w") as archive:
+        archive.writestr("coco_ccby/photos/other.jpg", b"")
+    with pytest.raises(FileNotFoundError, match="have no a.jpg"):
+        tool.taken(tmp_path, "coco", "a.jpg")

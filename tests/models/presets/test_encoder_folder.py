@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from dl_techniques import EfficientNetLite
 from dl_techniques.errors import PresetError, VariantError
 from dl_techniques.models.presets.encoder_folder import GROUP
 from dl_techniques.models.presets.shipped import find_shipped
@@ -59,8 +60,13 @@ def test_the_shipped_encoder_is_that_of_the_shipped_model() -> None:
     encoder = FastVLM.from_preset("demo")
     assert not encoder.include_top and encoder.image_shape == (64, 64, 3)
     x = random_array(2, 64, 64, 3)
-    whole = FastVLMBackbone.from_preset("demo").vision_encoder
-    np.testing.assert_array_equal(numbers(encoder(x)), numbers(whole(x)))
+    towers = FastVLMBackbone.from_preset("demo").vision_encoder
+    np.testing.assert_array_equal(numbers(encoder(x)), numbers(towers.tower(FastVLM)(x)))
+    second = EfficientNetLite.from_preset("demo")
+    assert not second.include_top and second.image_shape == (224, 224, 3)
+    x = random_array(1, 224, 224, 3)
+    expected = numbers(towers.tower(EfficientNetLite)(x))
+    np.testing.assert_array_equal(numbers(second(x)), expected)
 
 
 @needs_demo
