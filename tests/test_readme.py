@@ -99,8 +99,28 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", rules, flags=re.MULTILINE), target
 
 
-@pytest.mark.parametrize(("code", "shown"), PYTHON, ids=[f"block {i}" for i in range(len(PYTHON))])
-def test_python_prints_what_the_page_shows(code: str, shown: str, tmp_path: Path) -> None:
+BLOCKS = pytest.mark.parametrize(
+    ("code", "shown"), PYTHON, ids=[f"block {i}" for i in range(len(PYTHON))]
+)
+
+
+@BLOCKS
+def test_python_prints_what_the_page_shows(
+    code: str,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process, on this backend; a newcomer's process on the page's is `full`."""
+    monkeypatch.chdir(clone(tmp_path))
+    exec(compile(code, "page", "exec"), {"__name__": "__main__"})
+    assert printed(capsys.readouterr().out) == printed(shown)
+
+
+@pytest.mark.full
+@BLOCKS
+def test_a_newcomers_python_prints_the_same(code: str, shown: str, tmp_path: Path) -> None:
     """In the environment of `make demo`; where files are exported, in that of the suite."""
     if EXPORTS in code:
         programs, variables = Path(sys.executable).parent, {**VARIABLES, "PYTHONPATH": str(ROOT)}
