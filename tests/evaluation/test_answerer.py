@@ -34,6 +34,7 @@ def check(answerer: Answerer, limit: int) -> None:
         assert "".join(answerer.stream(question, few, limit)) == answer
 
 
+@pytest.mark.once
 def test_a_keras_model_answers() -> None:
     model = make_model()
     model.compile(sampler="greedy")
@@ -120,6 +121,7 @@ def test_a_bundle_answers() -> None:
         check(answerer, 4)
 
 
+@pytest.mark.once
 def test_a_preset_draws_as_it_is_told(tmp_path: Path) -> None:
     make_model().save_to_preset(tmp_path / "preset")
     images = [[picture] for picture in pictures(2)]

@@ -123,6 +123,7 @@ def refused(backbone, match):
         model_config(backbone)
 
 
+@pytest.mark.once
 def test_what_the_layout_cannot_hold(tmp_path):
     refused(make_conv_backbone(), "as wide as the decoder")
     encoder = folders.make_backbone(folders.PLAIN_TOWER).vision_encoder
