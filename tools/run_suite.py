@@ -27,8 +27,8 @@ QUICKEST = "torch"
 FILE_LIMIT = 60
 
 
-# Compiling is most of a run on JAX; LLVM's own passes, not XLA's, are a third of that.
-QUICKLY_COMPILED = "--xla_backend_optimization_level=0"
+# Compiling is most of a run on JAX: LLVM's own passes, and emitters that take twice as long.
+QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def suite_environment(backend: str, workers: int, full: bool = False) -> dict[str, str]:

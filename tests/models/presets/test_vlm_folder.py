@@ -67,6 +67,7 @@ def test_keras_hub_itself_finds_our_classes(model: Any, folder: Any) -> None:
     assert type(keras_hub.models.Backbone.from_preset(str(folder))) is FastVLMBackbone
 
 
+@pytest.mark.once
 def test_overrides(folder: Any) -> None:
     backbone = FastVLMBackbone.from_preset(folder, dtype="bfloat16")
     assert {str(w.dtype) for w in backbone.weights} == {"bfloat16"}
@@ -90,6 +91,7 @@ def test_shipped_presets_have_names(
         FastVLMCausalLM.from_preset("dmeo")
 
 
+@pytest.mark.once
 def test_a_shipped_name_is_found_beside_a_folder_of_that_name(
     folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_keras_file_cut_short(model: Any, tmp_path: Path) -> None:
         FastVLMCausalLM.from_preset(file)
 
 
+@pytest.mark.once
 def test_a_preset_of_another_class(tmp_path: Path) -> None:
     other = keras_hub.models.QwenBackbone(
         vocabulary_size=20,
@@ -237,6 +240,7 @@ def test_without_room_on_the_disk_the_old_preset_stays(folder: Any, tmp_path: Pa
     assert contents(tmp_path) == before
 
 
+@pytest.mark.once
 def test_saving_again_leaves_nothing_of_the_older_model(
     model: Any, folder: Any, tmp_path: Path
 ) -> None:
