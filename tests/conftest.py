@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if slow & set(item.keywords):
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is never garbage."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Keras collects garbage for each layer that it quantizes: only a file's own is looked through.
+
+    What outlives a file's tests (compiled programs, shared models) is left to stay.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize("kind", DLTechniquesError.__subclasses__())
-def test_every_message_is_short_and_survives_pickling(kind):
+def test_every_message_is_short_and_survives_pickling(kind: Any) -> None:
     for text in ("y" * 3_000_000, "y y " * 1_000_000):
         error = kind(f"No preset '{text}'; use demo.")
         assert len(str(error)) <= errors.MAX_MESSAGE + 5
@@ -22,14 +23,14 @@ def test_every_message_is_short_and_survives_pickling(kind):
     assert len(str(kind("No preset '" + "y" * 3_000_000))) < 130
 
 
-def test_what_is_short_stays_as_it_is():
+def test_what_is_short_stays_as_it_is() -> None:
     text = f"'/{'folder/' * 20}a.png' is no file; write 'fünf'."
     assert str(PromptError(text)) == text
     assert PromptError(3).args == (3,)
     assert MissingExtraError("No module.", name="torch").name == "torch"
 
 
-def test_shorten_keeps_both_ends_and_one_line():
+def test_shorten_keeps_both_ends_and_one_line() -> None:
     assert shorten("a.png") == "a.png"
     name = shorten("start" + "x" * 300 + ".png")
     assert len(name) == 100 and name.startswith("start") and name.endswith("x.png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize("text", ["", "why?", "é 🙂 \x00", np.str_("why?")])
-def test_texts_pass_as_plain_str(text):
+def test_texts_pass_as_plain_str(text: Any) -> None:
     assert check_text(text, "here") == text and type(check_text(text, "here")) is str
 
 
@@ -29,12 +31,12 @@ def test_texts_pass_as_plain_str(text):
         ("x" * 10**6 + "\ud83d", "^.{,300}$"),
     ],
 )
-def test_anything_else_is_refused_with_its_place(value, match):
+def test_anything_else_is_refused_with_its_place(value: Any, match: str) -> None:
     with pytest.raises(PromptError, match=match):
         check_text(value, "line 3")
 
 
-def test_bytes_of_numpy_are_read():
+def test_bytes_of_numpy_are_read() -> None:
     assert check_numpy_text(np.bytes_("café".encode()), "here") == "café"
     with pytest.raises(PromptError, match="^here is no UTF-8: byte 0xff at 1 of b'a"):
         check_numpy_text(np.bytes_(b"a\xff"), "here")

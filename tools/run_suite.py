@@ -1,4 +1,6 @@
-"""Runs the suite once on each backend, in a process of its own, and prints one total.
+"""Runs the suite once on each backend, in a process of its own.
+
+At the end stand why tests were skipped, the files that take long, a line a backend, and one total.
 
 Example:
     python tools/run_suite.py --backends jax torch -- tests/layers -k depthwise
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,10 +23,12 @@ BACKENDS = ("tensorflow", "jax", "torch")
 NO_TESTS_COLLECTED = 5
 # where tests that ask nothing of the backend run, if it is among those asked for
 QUICKEST = "torch"
+# seconds that the tests of one file may take
+FILE_LIMIT = 60
 
 
-# Compiling is most of a run on JAX; LLVM's own passes, not XLA's, are a third of that.
-QUICKLY_COMPILED = "--xla_backend_optimization_level=0"
+# Compiling is most of a run on JAX: LLVM's own passes, and emitters that take twice as long.
+QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 
 def suite_environment(backend: str, workers: int, full: bool = False) -> dict[str, str]:
@@ -54,8 +59,50 @@ def count(report: Path) -> dict[str, int]:
     return {"passed": passed, "failed": failed, "skipped": total["skipped"]}
 
 
+def skip_reasons(report: Path) -> Counter[str]:
+    """How often each reason for skipping occurs in a JUnit report."""
+    if not report.exists():
+        return Counter()
+    skipped = ElementTree.parse(report).getroot().iter("skipped")
+    return Counter(" ".join(str(skip.get("message", "")).split()) for skip in skipped)
+
+
+def file_seconds(report: Path) -> dict[str, float]:
+    """The seconds of each test file in a JUnit report, by its module."""
+    if not report.exists():
+        return {}
+    seconds: dict[str, float] = {}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        module = str(case.get("classname", ""))
+        seconds[module] = seconds.get(module, 0.0) + float(case.get("time", "0"))
+    return seconds
+
+
+def skip_table(reasons: dict[str, Counter[str]]) -> list[str]:
+    """The lines of a table: why, and how many tests on each backend.
+
+    Args:
+        reasons: of each backend, by its name.
+    """
+    rows = sorted({reason for counted in reasons.values() for reason in counted})
+    if not rows:
+        return []
+    width = max(len(name) for name in reasons)
+    heads = "".join(f"{name:>{width + 2}}" for name in reasons)
+    lines = [f"{heads}  skipped because"]
+    for reason in rows:
+        counts = "".join(f"{counted[reason] or '-':>{width + 2}}" for counted in reasons.values())
+        lines.append(f"{counts}  {reason}")
+    return lines
+
+
 def run_backend(
-    backend: str, workers: int, full: bool, extra: list[str], once: bool = True
+    backend: str,
+    workers: int,
+    full: bool,
+    extra: list[str],
+    once: bool = True,
+    report: Path | None = None,
 ) -> dict[str, int]:
     """Runs pytest on one backend.
 
@@ -65,13 +112,15 @@ def run_backend(
         full: also the tests marked `full`.
         extra: arguments passed on to pytest.
         once: also the tests marked `once`.
+        report: where the JUnit report goes; not kept without it.
 
     Returns:
         The numbers of passed, failed and skipped tests; a crash of pytest counts as a failure.
     """
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "--durations=25", f"--junitxml={report}"]
+        report = report or Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--durations=25"]
+        command += [f"--junitxml={report}"]
         command += ["-n", str(workers), "--dist", "worksteal"] if workers else []
         command += ["--run-full"] if full else []
         command += [] if once else ["--skip-once"]
@@ -98,13 +147,26 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     total = {"passed": 0, "failed": 0, "skipped": 0}
     quickest = QUICKEST if QUICKEST in options.backends else options.backends[-1]
-    for backend in options.backends:
-        print(f"== {backend}", flush=True)
-        start = time.monotonic()
-        once = options.full or backend == quickest
-        result = run_backend(backend, options.workers, options.full, options.extra, once)
-        print(f"== {backend}: {result} in {time.monotonic() - start:.0f} s", flush=True)
-        total = {key: total[key] + result[key] for key in total}
+    lines: list[str] = []
+    reasons: dict[str, Counter[str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for backend in options.backends:
+            print(f"== {backend}", flush=True)
+            start, report = time.monotonic(), Path(folder) / f"{backend}.xml"
+            once = options.full or backend == quickest
+            result = run_backend(
+                backend, options.workers, options.full, options.extra, once, report
+            )
+            lines.append(f"== {backend}: {result} in {time.monotonic() - start:.0f} s")
+            print(lines[-1], flush=True)
+            total = {key: total[key] + result[key] for key in total}
+            reasons[backend] = skip_reasons(report)
+            lines += [
+                f"   {seconds:.0f} s, more than {FILE_LIMIT}: {module}"
+                for module, seconds in file_seconds(report).items()
+                if seconds > FILE_LIMIT
+            ]
+    print("\n".join([*skip_table(reasons), *lines]))
     print(f"total: {total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
     return 0 if total["failed"] == 0 and total["passed"] > 0 else 1
 

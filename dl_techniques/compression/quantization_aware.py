@@ -74,7 +74,8 @@ def quantization_aware(
     Example:
         >>> import keras, numpy as np
         >>> from dl_techniques import FastVLM
-        >>> model = FastVLM.from_variant("nano", num_classes=10, input_shape=(32, 32, 3))
+        >>> sizes = {"embed_dims": (8, 16), "depths": (1, 1), "num_heads": (1, 2)}
+        >>> model = FastVLM(num_classes=10, input_shape=(32, 32, 3), **sizes)
         >>> pictures = np.random.default_rng(0).uniform(size=(4, 32, 32, 3)).astype("float32")
         >>> learner = quantization_aware(model)
         >>> calibrate(learner, pictures)

@@ -47,7 +47,7 @@ def export_model(
         precision: "float32", "float16", "int8", "int8_static", "int8_weights", "int4_weights", as
             the format can. Defaults to float32; for "coreml" to float16.
         dynamic_batch: leave the number of pictures open, where the format can.
-        pictures: folder with pictures to compare on. Defaults to four drawn ones.
+        pictures: folder with pictures to compare on. Defaults to the shipped photographs.
         calibration: folder with pictures that give "int8_static" its ranges.
         overwrite: replace what stands at `path`, once the new file has passed.
         gate: how far the file may be from Keras, in the measure of its precision. Defaults to

@@ -13,7 +13,7 @@ from dl_techniques.errors import ExportError
 from dl_techniques.export.formats import WEIGHT_OPTIONS, format_of
 from dl_techniques.export.gates import compare_outputs, refuse_failed
 from dl_techniques.export.networks import resolve_part
-from dl_techniques.export.pictures import CALIBRATED, COMPARED, picture_files
+from dl_techniques.export.pictures import CALIBRATED, COMPARED, compared_on, picture_files
 from dl_techniques.export.report import Check, ExportReport
 from dl_techniques.export.request import ExportRequest
 from dl_techniques.export.subject import PIXELS, Outputs, Subject, make_subject, outputs_of
@@ -21,8 +21,6 @@ from dl_techniques.export.writers.job import Job, Runner, writer_of
 
 if TYPE_CHECKING:
     import keras
-
-DRAWN = "compared on four drawn pictures; give pictures of your own for figures that mean more"
 
 
 def perform(model: keras.Model, request: ExportRequest, path: Path) -> ExportReport:
@@ -54,7 +52,9 @@ def perform(model: keras.Model, request: ExportRequest, path: Path) -> ExportRep
     run = writer.open_file(path, job)
     checks = compare(subject, inputs, run, request) if run else emulate(subject, inputs, request)
     refuse_failed(checks, path.name)
-    notes = [*_input_notes(subject, request, run is not None), *notes]
+    notes = [*_input_notes(subject, request), *notes]
+    if checks:
+        notes.append(compared_on(request.pictures, len(inputs)))
     return ExportReport(
         format=request.format,
         part=part,
@@ -100,13 +100,12 @@ def _joined(results: list[Outputs]) -> Outputs:
     return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
 
-def _input_notes(subject: Subject, request: ExportRequest, compared: bool) -> list[str]:
+def _input_notes(subject: Subject, request: ExportRequest) -> list[str]:
     if request.format == "coreml":
         return []
     height, width = subject.size
     batch = "B" if request.dynamic_batch else 1
-    notes = [PIXELS.format(batch=batch, height=height, width=width, pixels=subject.pixels)]
-    return [*notes, DRAWN] if compared and request.pictures is None else notes
+    return [PIXELS.format(batch=batch, height=height, width=width, pixels=subject.pixels)]
 
 
 def _whole_model(model: keras.Model, request: ExportRequest, path: Path) -> ExportReport:

@@ -20,7 +20,7 @@ class ExportRequest:
         precision: None for the format's default.
         image_size: side of the pictures in pixels; None for the source's own.
         dynamic_batch: leave the number of pictures open.
-        pictures: folder with pictures to compare on; None for drawn ones.
+        pictures: folder with pictures to compare on; None for what is shipped.
         calibration: folder with pictures that give static int8 its ranges.
         gate: how far the file may be from Keras; None for what `gates.GATES` says.
         options: further keywords that the format knows.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from dl_techniques.data.images import ImageSource
 from dl_techniques.data.preprocessing import BYTES, UNIT
 from dl_techniques.export.networks import assemble, copy_of, fuse, size_of
-from dl_techniques.export.pictures import drawn_pictures, picture_files
+from dl_techniques.export.pictures import picture_files, shipped_photographs
 from dl_techniques.models.picture_network import Size, picture_network
 
 Outputs = dict[str, np.ndarray]
@@ -45,14 +44,14 @@ class Subject:
     pixels: str = UNIT
 
     def inputs(self, folder: str | Path | None, most: int) -> list[np.ndarray]:
-        """Pictures of a folder, or the drawn ones: float32[1, H, W, 3] each, as files take them.
+        """float32[1, H, W, 3], as files take them, of a folder's pictures or the shipped ones.
 
         Raises:
             ExportError: no such folder, or no pictures in it.
             ImageError: one of them cannot be read.
         """
-        sources: list[Any] = (
-            list(drawn_pictures()) if folder is None else list(picture_files(folder, most))
+        sources: list[Path] = (
+            shipped_photographs() if folder is None else picture_files(folder, most)
         )
         largest = np.float32(1 if self.pixels == BYTES else 255)
         return [self.to_bytes(source)[None] / largest for source in sources]

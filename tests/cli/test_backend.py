@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 
 def test_set_up_leaves_other_backends_out() -> None:
     """In a process of its own: the choice must be made before Keras is imported."""

@@ -106,6 +106,7 @@ def test_a_draw_of_one_token_is_greedy(
     assert ask(capsys, tiny_preset, picture, *options) == ask(capsys, tiny_preset, picture)
 
 
+@pytest.mark.once
 def test_stop_texts_and_penalties(
     tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_chat_obeys_them_too(
     assert answer("--repetition-penalty", "50") != free
 
 
+@pytest.mark.once
 def test_chat_keeps_its_turns(
     tiny_preset: str,
     picture: str,
@@ -261,6 +263,7 @@ def question_set(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.once
 def test_evaluate_prints_and_writes(
     tiny_preset: str, question_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,6 +292,7 @@ def test_evaluate_refuses_before_it_works(
     assert "records.jsonl" in capsys.readouterr().err
 
 
+@pytest.mark.once
 def test_a_process_that_has_built_nothing(
     tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,6 +348,7 @@ def test_extreme_pictures_are_answered(
         assert json.loads(out)["tokens"] >= 1
 
 
+@pytest.mark.once
 def test_benchmark_measures_this_process(
     tiny_preset: str, picture: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from dl_techniques.cli.commands import describe
 pytestmark = pytest.mark.once
 
 
-def fail_with(error: BaseException):
+def fail_with(error: BaseException) -> Any:
     def run(options: object) -> int:
         raise error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -72,7 +74,9 @@ def test_operators_are_seen() -> None:
     seen = []
 
     class Names(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:  # type: ignore[no-untyped-def]
             seen.append(func.__name__)
             return func(*args, **(kwargs or {}))
 

@@ -21,6 +21,7 @@ from tests.models.vision.fast_vlm.small_network import (
 LABELS = np.arange(8) % CLASSES
 
 
+@pytest.mark.once
 def test_a_hidden_channel_without_weights_has_no_score_and_the_others_have() -> None:
     network = make_one_stage_network()
     ffn = network.stages[0].blocks[0].conv_ffn
@@ -32,6 +33,7 @@ def test_a_hidden_channel_without_weights_has_no_score_and_the_others_have() -> 
         assert np.all(scores[~alive] == 0) and np.all(scores[alive] > 0)
 
 
+@pytest.mark.once
 def test_the_stream_counts_all_its_layers_alike() -> None:
     network = make_smaller_network()
     before = channel_importance(network)["width_0"]
@@ -43,6 +45,7 @@ def test_the_stream_counts_all_its_layers_alike() -> None:
     assert after[3] < before[3] and np.all(np.delete(after, 3) > np.delete(before, 3))
 
 
+@pytest.mark.once
 def test_the_form_makes_no_difference_to_l1() -> None:
     network = make_network()
     branched = channel_importance(network)
@@ -53,6 +56,7 @@ def test_the_form_makes_no_difference_to_l1() -> None:
         np.testing.assert_allclose(fused[label], scores, rtol=1e-4)
 
 
+@pytest.mark.once
 def test_heads_have_one_number() -> None:
     scores = channel_importance(make_network())["attention_2_0"].reshape(4, 8)
     assert np.all(scores == scores[:, :1]) and len(np.unique(scores[:, 0])) == 4
@@ -113,6 +117,7 @@ def test_requests_that_cannot_be() -> None:
         channel_importance(network, "taylor", [])
 
 
+@pytest.mark.once
 def test_what_is_frozen_has_the_same_importance() -> None:
     network = make_smaller_network()
     expected = channel_importance(network, "taylor", (pictures(8), LABELS))

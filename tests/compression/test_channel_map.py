@@ -9,6 +9,8 @@ from dl_techniques.compression.channel_map import channel_axes, shortcuts
 from dl_techniques.errors import CompressionError
 from tests.models.vision.fast_vlm.small_network import make_network, make_smaller_network
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 def test_every_weight_is_there_once_in_every_form(norm: str) -> None:

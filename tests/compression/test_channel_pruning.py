@@ -36,6 +36,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "se-tail", "attention"])
 def test_without_its_dead_channels_a_network_computes_the_same(options: dict[str, Any]) -> None:
     network, alive = make_half_dead_network(**options)
@@ -82,6 +83,7 @@ def test_a_pruned_network_is_trained_as_any_other() -> None:
     assert np.isfinite(loss) and np.any(numbers(smaller.weights[0]) != before)
 
 
+@pytest.mark.once
 def test_half_the_channels_of_a_network_with_whole_heads() -> None:
     network = make_network(embed_dims=(16, 32, 64), num_heads=None, mlp_ratio=3.0)
     expected = {
@@ -96,6 +98,7 @@ def test_half_the_channels_of_a_network_with_whole_heads() -> None:
         assert count_macs(network, SHAPE) > least * count_macs(smaller, SHAPE)
 
 
+@pytest.mark.once
 def test_the_network_itself_stays_as_it_is() -> None:
     network = make_network()
     expected = numbers(network(pictures()))

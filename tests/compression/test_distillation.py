@@ -113,6 +113,7 @@ def test_one_step_moves_the_norms_once() -> None:
     ) < 1e-5  # fmt: skip
 
 
+@pytest.mark.once
 def test_stages_of_two_networks_of_the_family() -> None:
     student, teacher = make_one_stage_network(), make_one_stage_network(embed_dims=(16,))
     teacher.reparameterize(fold=True)
@@ -132,6 +133,7 @@ def test_stages_of_two_networks_of_the_family() -> None:
     np.testing.assert_array_equal(numbers(clone(x)), numbers(student(x)))
 
 
+@pytest.mark.once
 def test_a_teacher_of_another_size_and_other_pixels_sees_its_own() -> None:
     pixels = {"size": 64, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.5)}
     student = make_one_stage_network()

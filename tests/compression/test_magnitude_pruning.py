@@ -221,6 +221,7 @@ def optimizer_of(model: keras.Model) -> list[Any]:
     return list(model.optimizer.variables)
 
 
+@pytest.mark.once
 def test_what_is_frozen_is_left_alone() -> None:
     model = make_model()
     model.get_layer("first").trainable = False

@@ -12,6 +12,8 @@ from dl_techniques.errors import CompressionError
 from tests.helpers import numbers
 from tests.models.vision.fast_vlm.small_network import make_smaller_network
 
+pytestmark = pytest.mark.once
+
 
 def test_each_step_prunes_what_the_last_one_trained() -> None:
     network = make_smaller_network(mixers=("repmixer",) * 2)

@@ -139,6 +139,7 @@ def test_branches_do_not_come_back_and_fusing_again_is_harmless(learner: FastVLM
         learner.reset_reparameterization()
 
 
+@pytest.mark.once
 def test_a_relu_of_a_block_is_rounded_with_its_convolution() -> None:
     network, x = make_mobile_one(), pictures(4)
     learner = quantization_aware(network)
@@ -153,6 +154,7 @@ def test_a_relu_of_a_block_is_rounded_with_its_convolution() -> None:
     np.testing.assert_allclose(numbers(copy(x)), numbers(learner(x)), atol=1e-6)
 
 
+@pytest.mark.once
 def test_plain_keras_networks_round_too(tmp_path: Path) -> None:
     model, x = make_plain(), random_array(4, 16, 16, 3)
     learner = quantization_aware(model)
@@ -176,6 +178,7 @@ def test_layers_can_be_left_alone_and_weights_rounded_only() -> None:
     assert 1e-4 < relative_difference(learner(pictures(2)), network(pictures(2))) < 0.1
 
 
+@pytest.mark.once
 def test_calibration_takes_batches_and_finds_the_extremes(learner: FastVLM) -> None:
     batches, x = quantization_aware(make_smaller_network(use_se=True)), pictures(4)
     calibrate(batches, [(x[:1], 0), (x[1:], 0)])

@@ -95,6 +95,7 @@ def test_half_precision(dtype: str) -> None:
     assert relative_difference(network.predict(x, verbose=0), outputs) < 0.05
 
 
+@pytest.mark.once
 def test_what_cannot_be_done_is_one_line_and_changes_nothing() -> None:
     network, x = make_smaller_network(), pictures(2)
     expected = numbers(network(x))

@@ -36,6 +36,7 @@ def make_model() -> FastVLMCausalLM:
     return FastVLMCausalLM(backbone, preprocessor, max_new_tokens=4)
 
 
+@pytest.mark.once
 def test_encoder_and_decoder_in_int8_survive_a_preset(tmp_path: Path) -> None:
     model = make_model()
     prompt = {"prompts": ["what is this?"], "images": [pictures(1)]}

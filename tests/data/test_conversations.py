@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ GOOD = {
 }
 
 
-def test_round_trip(tmp_path):
+def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     (tmp_path / "a.png").touch()
     assert write_conversations(path, [GOOD, {"messages": GOOD["messages"]}]) == 2
@@ -31,7 +33,7 @@ def test_round_trip(tmp_path):
     assert elsewhere[0]["images"] == ["/pictures/a.png"]
 
 
-def test_a_bad_record_leaves_the_old_file(tmp_path):
+def test_a_bad_record_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text("old")
     with pytest.raises(PromptError, match="record 2"):
@@ -40,7 +42,7 @@ def test_a_bad_record_leaves_the_old_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
 
 
-def test_llava_form(tmp_path):
+def test_llava_form(tmp_path: Path) -> None:
     llava = {
         "id": "7",
         "image": "b.jpg",
@@ -100,7 +102,7 @@ QA = """{"messages": [{"role": "user", "content": "why"},
         ('{"conversations": [], "image": "a", "images": ["b"]}', "different pictures"),
     ],
 )
-def test_errors_name_file_and_line(tmp_path, line, match):
+def test_errors_name_file_and_line(tmp_path: Path, line: Any, match: str) -> None:
     path = tmp_path / "bad.jsonl"
     (tmp_path / "a.png").touch()
     path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
@@ -109,7 +111,7 @@ def test_errors_name_file_and_line(tmp_path, line, match):
     assert f"{path}, line 2" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="absent.jsonl"):
         read_conversations(tmp_path / "absent.jsonl")
     empty = tmp_path / "empty.jsonl"
@@ -121,7 +123,7 @@ def test_files_that_cannot_be_read(tmp_path):
         read_conversations(empty)
 
 
-def test_system_message_may_stand_first():
+def test_system_message_may_stand_first() -> None:
     messages = [{"role": "system", "content": "Be short."}, *GOOD["messages"]]
     assert parse_conversation({"messages": messages})["messages"] == messages
 
@@ -129,7 +131,7 @@ def test_system_message_may_stand_first():
 ANSWER = {"role": "assistant", "content": "A dog."}
 
 
-def saved(folder, *records, name="train.jsonl"):
+def saved(folder: Any, *records: Any, name: str = "train.jsonl") -> Any:
     path = folder / name
     path.write_text("\n".join(json.dumps(record) for record in records))
     return path
@@ -145,7 +147,7 @@ def saved(folder, *records, name="train.jsonl"):
         ("<image> or <image>?", "<image> or <image>?"),
     ],
 )
-def test_the_mark_of_a_llava_turn_goes_to_the_front(given, expected):
+def test_the_mark_of_a_llava_turn_goes_to_the_front(given: str, expected: str) -> None:
     images = ["a.png"] * max(1, given.count("<image>"))
     llava = [{"from": "human", "value": given}, {"from": "gpt", "value": "A <image>."}]
     messages = parse_conversation({"image": images, "conversations": llava})["messages"]
@@ -156,7 +158,7 @@ def test_the_mark_of_a_llava_turn_goes_to_the_front(given, expected):
         assert parse_conversation({"images": images, key: own})["messages"] == own
 
 
-def test_later_llava_turns_are_changed_too():
+def test_later_llava_turns_are_changed_too() -> None:
     turns = [("human", "a"), ("gpt", "b"), ("human", "c\n<image>"), ("gpt", "d")]
     llava = [{"from": name, "value": text} for name, text in turns]
     record = parse_conversation({"image": "a.png", "conversations": llava})
@@ -187,7 +189,7 @@ def test_later_llava_turns_are_changed_too():
         },
     ],
 )
-def test_forms_of_public_sets_with_fields_that_only_describe(tmp_path, form):
+def test_forms_of_public_sets_with_fields_that_only_describe(tmp_path: Path, form: Any) -> None:
     (tmp_path / "a.png").touch()
     more = {"id": 7, "model": "", "question_id": "q", "image_id": 3, "text": "x", "video": None}
     (record,) = read_conversations(saved(tmp_path, {**more, **form}))
@@ -198,12 +200,12 @@ def test_forms_of_public_sets_with_fields_that_only_describe(tmp_path, form):
 
 
 @pytest.mark.parametrize("nothing", ["", None, []])
-def test_records_without_a_picture(nothing):
+def test_records_without_a_picture(nothing: Any) -> None:
     record = {"image": nothing, "conversations": [{"from": "human", "value": "Hi"}]}
     assert parse_conversation(record)["images"] == []
 
 
-def test_a_byte_order_mark_is_skipped(tmp_path):
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     record = {"messages": [{"role": "user", "content": "Hi"}, ANSWER]}
     for name, text in (("a.jsonl", json.dumps(record)), ("a.json", json.dumps([record]))):
         path = tmp_path / name
@@ -212,7 +214,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path):
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_tables(tmp_path, separator):
+def test_tables(tmp_path: Path, separator: str) -> None:
     path = tmp_path / "train.csv"
     rows = [
         ["Image", "question", "note", "answer"],
@@ -239,14 +241,14 @@ def test_tables(tmp_path, separator):
         ("question,answer\n", "no conversation"),
     ],
 )
-def test_bad_tables(tmp_path, text, match):
+def test_bad_tables(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(PromptError, match=match):
         read_conversations(path)
 
 
-def test_pictures_that_are_not_there_are_told(tmp_path):
+def test_pictures_that_are_not_there_are_told(tmp_path: Path) -> None:
     path = saved(tmp_path, GOOD, {**GOOD, "images": ["data:image/png;base64,AA//AA"]}, GOOD)
     with pytest.warns(UserWarning, match="2 picture.s. are missing.*line 1: .*line 3: ") as told:
         records = read_conversations(path)
@@ -261,7 +263,7 @@ def test_pictures_that_are_not_there_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "train.json", "train.csv"])
-def test_bad_records_are_left_out_up_to_a_number_and_told(tmp_path, name):
+def test_bad_records_are_left_out_up_to_a_number_and_told(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     good, bad = {"messages": [{"role": "user", "content": "Hi"}, ANSWER]}, {"messages": []}
     if name == "train.csv":
@@ -280,18 +282,18 @@ def test_bad_records_are_left_out_up_to_a_number_and_told(tmp_path, name):
         read_conversations(path, skip_bad=-1)
 
 
-def test_a_file_without_a_good_record_is_an_error_all_the_same(tmp_path):
+def test_a_file_without_a_good_record_is_an_error_all_the_same(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="no conversation that can be used: .*line 1"):
         read_conversations(saved(tmp_path, {"messages": []}), skip_bad=9)
 
 
-def test_questions_alone_are_read_when_nothing_is_learned(tmp_path):
+def test_questions_alone_are_read_when_nothing_is_learned(tmp_path: Path) -> None:
     question = {"messages": [{"role": "user", "content": "Hi"}]}
     assert read_conversations(saved(tmp_path, question), learn=False)[0]["images"] == []
 
 
 @pytest.mark.parametrize("place", ["image", "role", "content", "key"])
-def test_messages_stay_short(tmp_path, place):
+def test_messages_stay_short(tmp_path: Path, place: str) -> None:
     long = "://" + "y" * 3_000_000
     turn = {"role": "user", "content": "Hi"}
     record = {"image": "a.png", "messages": [turn, ANSWER]}
@@ -306,7 +308,7 @@ def test_messages_stay_short(tmp_path, place):
     assert len(str(caught.value)) < 500
 
 
-def test_the_mark_is_the_chat_templates():
+def test_the_mark_is_the_chat_templates() -> None:
     from dl_techniques.data.records.record_forms import IMAGE_MARK
     from dl_techniques.models.vlm.fast_vlm.prompt.chat_template import IMAGE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ LENGTH = 96
 
 
 @pytest.fixture(scope="module")
-def preprocessor():
+def preprocessor() -> Any:
     texts = ["system\nYou are a helpful assistant. user\n assistant\n red"] * 4
     return FastVLMCausalLMPreprocessor(
         FastVLMTokenizer.from_texts(texts, vocabulary_size=330),
@@ -32,18 +33,18 @@ def preprocessor():
     )
 
 
-def picture(seed=0):
+def picture(seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (5, 9, 3), dtype="uint8")
 
 
-def records(count):
+def records(count: Any) -> Any:
     return [
         {"prompts": f"{i}?", "responses": "red " * (1 + i % 3), "images": picture(i)}
         for i in range(count)
     ]
 
 
-def test_dataset_batches(preprocessor):
+def test_dataset_batches(preprocessor: Any) -> None:
     plain = ConversationDataset(records(7), preprocessor, batch_size=3, shuffle=False)
     assert len(plain) == 3
     x, y, weight = plain[2]
@@ -59,7 +60,7 @@ def test_dataset_batches(preprocessor):
         plain[3]
 
 
-def test_answers_alone_are_the_weighted_positions(preprocessor):
+def test_answers_alone_are_the_weighted_positions(preprocessor: Any) -> None:
     whole, alone = (
         ConversationDataset(records(4), preprocessor, 3, shuffle=False, max_answer_tokens=most)
         for most in (None, 9)
@@ -81,7 +82,7 @@ def test_answers_alone_are_the_weighted_positions(preprocessor):
     assert (shares[1:] == 0).all()  # copies that fill the last batch
 
 
-def test_answers_alone_may_have_more_places_than_there_are_positions():
+def test_answers_alone_may_have_more_places_than_there_are_positions() -> None:
     y, weight = np.array([[5, 6, 7], [8, 9, 4]], "int32"), np.float32([[0, 1, 1], [0, 0, 0]])
     positions, targets, shares = answers_alone(y, weight, 4)
     assert positions.tolist() == [[1, 2, 0, 0], [0] * 4]
@@ -90,7 +91,7 @@ def test_answers_alone_may_have_more_places_than_there_are_positions():
     np.testing.assert_allclose(shares, [[4 / 3, 4 / 3, 0, 0], [0] * 4])
 
 
-def test_too_long_an_answer_is_named(preprocessor):
+def test_too_long_an_answer_is_named(preprocessor: Any) -> None:
     first, second = (int(row.learn.sum()) for row in preprocessor.encode(records(2), learn=True))
     dataset = ConversationDataset(
         records(3), preprocessor, 3, shuffle=False, workers=0, max_answer_tokens=first
@@ -102,8 +103,8 @@ def test_too_long_an_answer_is_named(preprocessor):
         ConversationDataset(records(3), preprocessor, max_answer_tokens=0)
 
 
-def test_dataset_order_is_a_function_of_seed_and_epoch(preprocessor):
-    def tokens(dataset):
+def test_dataset_order_is_a_function_of_seed_and_epoch(preprocessor: Any) -> None:
+    def tokens(dataset: Any) -> Any:
         return np.concatenate([dataset[i][0]["token_ids"] for i in range(len(dataset))])
 
     first = ConversationDataset(records(8), preprocessor, batch_size=4, seed=1)
@@ -120,7 +121,7 @@ def test_dataset_order_is_a_function_of_seed_and_epoch(preprocessor):
     assert (tokens(other) != before).any()
 
 
-def test_a_token_weighs_alike_whatever_its_row_is_padded_to(preprocessor):
+def test_a_token_weighs_alike_whatever_its_row_is_padded_to(preprocessor: Any) -> None:
     """The loss of a batch, a mean over all positions, is that over its target tokens."""
     long = [{"prompts": "what? " * (1 + 4 * (i % 2)), "responses": "red"} for i in range(4)]
     options = {"batch_size": 1, "shuffle": False, "workers": 0}
@@ -136,7 +137,7 @@ def test_a_token_weighs_alike_whatever_its_row_is_padded_to(preprocessor):
             np.testing.assert_allclose(weight.mean(), 1, rtol=1e-6)
 
 
-def test_a_token_weighs_alike_in_all_batches_of_an_update(preprocessor):
+def test_a_token_weighs_alike_in_all_batches_of_an_update(preprocessor: Any) -> None:
     options = {"shuffle": False, "workers": 0, "length_buckets": (64,)}
     one = ConversationDataset(records(4), preprocessor, 4, **options)[0][2]
     dataset = ConversationDataset(records(8), preprocessor, 2, accumulate=2, **options)
@@ -149,7 +150,7 @@ def test_a_token_weighs_alike_in_all_batches_of_an_update(preprocessor):
         ConversationDataset(records(8), preprocessor, 2, accumulate=3)
 
 
-def test_dataset_length_buckets(preprocessor):
+def test_dataset_length_buckets(preprocessor: Any) -> None:
     short = len(preprocessor.encode(records(1), learn=True)[0].token_ids)
     buckets = (short - 1, LENGTH)
     dataset = ConversationDataset(
@@ -164,7 +165,7 @@ def test_dataset_length_buckets(preprocessor):
         ConversationDataset(records(3), preprocessor, length_buckets=(LENGTH + 1,))
 
 
-def test_dataset_names_the_bad_record(preprocessor):
+def test_dataset_names_the_bad_record(preprocessor: Any) -> None:
     bad = [*records(1), {"prompts": "?", "responses": "x", "images": "absent.png"}]
     dataset = ConversationDataset(bad, preprocessor, batch_size=2, shuffle=False)
     with pytest.raises(ImageError, match="record 1: .*absent.png"):
@@ -174,7 +175,7 @@ def test_dataset_names_the_bad_record(preprocessor):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_dataset_is_the_same_with_any_number_of_threads(preprocessor, workers):
+def test_dataset_is_the_same_with_any_number_of_threads(preprocessor: Any, workers: int) -> None:
     plain = ConversationDataset(records(9), preprocessor, batch_size=2, workers=0)
     threads = ConversationDataset(
         records(9), preprocessor, batch_size=2, workers=workers, max_queue_size=2
@@ -188,7 +189,7 @@ def test_dataset_is_the_same_with_any_number_of_threads(preprocessor, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_copy_goes_on_where_the_dataset_is(preprocessor, workers):
+def test_a_copy_goes_on_where_the_dataset_is(preprocessor: Any, workers: int) -> None:
     dataset = ConversationDataset(records(5), preprocessor, 2, seed=3, workers=workers)
     dataset.on_epoch_end()
     dataset[0]
@@ -199,7 +200,7 @@ def test_a_copy_goes_on_where_the_dataset_is(preprocessor, workers):
                 keras.tree.map_structure(np.testing.assert_array_equal, mine, theirs)
 
 
-def test_rows_may_share_one_open_file(preprocessor):
+def test_rows_may_share_one_open_file(preprocessor: Any) -> None:
     buffer = io.BytesIO()
     Image.fromarray(picture()).save(buffer, "PNG")
     rows = [{**row, "images": buffer} for row in records(6)]
@@ -209,7 +210,7 @@ def test_rows_may_share_one_open_file(preprocessor):
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64"])
-def test_floats_of_the_backend_as_pictures(kind):
+def test_floats_of_the_backend_as_pictures(kind: str) -> None:
     pixels = np.float32([[0.0, 0.5], [0.25, 1.0]])
     tensor = keras.ops.convert_to_tensor(pixels, dtype=kind)
     assert load_image(tensor)[..., 0].tolist() == [[0, 128], [64, 255]]
@@ -217,7 +218,7 @@ def test_floats_of_the_backend_as_pictures(kind):
         load_image(tensor * 2)
 
 
-def tiny_model(preprocessor):
+def tiny_model(preprocessor: Any) -> Any:
     keras.utils.set_random_seed(0)
     ids = keras.Input((None,), dtype="int32", name="token_ids")
     images = keras.Input((None, 8, 8, 3), name="images")
@@ -233,13 +234,13 @@ def tiny_model(preprocessor):
 class TwoInputs(ConversationDataset):
     """What `tiny_model` reads, and nothing else."""
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         x, y, weight = super().__getitem__(index)
         return {key: x[key] for key in ("token_ids", "images")}, y, weight
 
 
-def test_dataset_feeds_fit_and_a_resumed_run_continues_its_order(preprocessor):
-    def run(model, dataset, **options):
+def test_dataset_feeds_fit_and_a_resumed_run_continues_its_order(preprocessor: Any) -> None:
+    def run(model: Any, dataset: Any, **options: Any) -> Any:
         seen = []
         note = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: seen.append(dataset.epoch))
         history = model.fit(dataset, shuffle=False, verbose=0, callbacks=[note], **options)

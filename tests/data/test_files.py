@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dl_techniques.data.files import atomic_writer
@@ -9,7 +11,7 @@ from dl_techniques.data.files import atomic_writer
 pytestmark = pytest.mark.once
 
 
-def test_writes_text_and_bytes(tmp_path):
+def test_writes_text_and_bytes(tmp_path: Path) -> None:
     with atomic_writer(tmp_path / "new" / "a.txt") as file:
         file.write("é")
         assert not (tmp_path / "new" / "a.txt").exists()
@@ -22,7 +24,7 @@ def test_writes_text_and_bytes(tmp_path):
     assert (tmp_path / "b.bin").stat().st_mode == plain.stat().st_mode
 
 
-def test_a_failure_leaves_no_trace(tmp_path):
+def test_a_failure_leaves_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt), atomic_writer(path) as file:

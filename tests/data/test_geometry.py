@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,13 +20,13 @@ from dl_techniques.data.geometry import (
 pytestmark = pytest.mark.once
 
 
-def noise(height=6, width=9, seed=0):
+def noise(height: int = 6, width: int = 9, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype="uint8")
 
 
 @pytest.mark.parametrize("interpolation", interpolation_names())
 @pytest.mark.parametrize("shape", [(50, 333), (333, 50), (1, 300), (300, 1), (41, 40)])
-def test_strips_equal_the_whole_square(shape, interpolation):
+def test_strips_equal_the_whole_square(shape: Any, interpolation: Any) -> None:
     image = noise(*shape)
     for color in ((0, 0, 0), (122, 116, 104)):
         for size in (7, 64, 400):
@@ -34,7 +36,7 @@ def test_strips_equal_the_whole_square(shape, interpolation):
 
 
 @pytest.mark.parametrize("shape", [(10, 20000, 3), (20000, 10, 3)])
-def test_very_long_pictures(shape):
+def test_very_long_pictures(shape: Any) -> None:
     image = np.full(shape, 255, "uint8")
     for make in (pad_and_resize, crop_and_resize):
         made = make(image, 32)
@@ -42,7 +44,7 @@ def test_very_long_pictures(shape):
     assert pad_and_resize(image, 32)[0, 0].max() == 0
 
 
-def test_padding_and_cropping_positions():
+def test_padding_and_cropping_positions() -> None:
     image = noise(2, 5)
     square = pad_to_square(image, (1, 2, 3))
     np.testing.assert_array_equal(square[1:3], image)  # floor((5 - 2) / 2) rows above

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import warnings
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,17 +22,17 @@ from dl_techniques.errors import DLTechniquesError, ImageError
 pytestmark = pytest.mark.once
 
 
-def noise(height=6, width=9, channels=3, seed=0):
+def noise(height: int = 6, width: int = 9, channels: int = 3, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype="uint8")
 
 
-def encoded(image, fmt="PNG", **options):
+def encoded(image: Any, fmt: str = "PNG", **options: Any) -> Any:
     buffer = io.BytesIO()
     image.save(buffer, fmt, **options)
     return buffer.getvalue()
 
 
-def test_sources_agree(tmp_path):
+def test_sources_agree(tmp_path: Path) -> None:
     pixels = noise()
     data = encoded(Image.fromarray(pixels))
     path = tmp_path / "a.png"
@@ -44,7 +46,7 @@ def test_sources_agree(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(orientation):
+def test_exif_orientation(orientation: Any) -> None:
     upright = noise()
     # What a camera stores so that the viewer's turn gives `upright`.
     stored = {
@@ -63,7 +65,7 @@ def test_exif_orientation(orientation):
     np.testing.assert_array_equal(load_image(data), upright)
 
 
-def test_alpha_shows_white():
+def test_alpha_shows_white() -> None:
     pixels = np.zeros((2, 2, 4), "uint8")
     pixels[..., 0] = 200
     pixels[0, 0, 3], pixels[0, 1, 3], pixels[1, 0, 3] = 255, 0, 51
@@ -76,7 +78,7 @@ def test_alpha_shows_white():
     assert load_image(grey_alpha)[:, :, 1].tolist() == [[0, 255], [255, 0]]
 
 
-def test_palette_with_and_without_transparency():
+def test_palette_with_and_without_transparency() -> None:
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putpixel((1, 0), 1)
@@ -86,7 +88,7 @@ def test_palette_with_and_without_transparency():
     assert load_image(encoded(palette, "GIF", transparency=0))[0, 0].tolist() == [255] * 3
 
 
-def test_colour_key_transparency_of_rgb_and_16_bit_grey():
+def test_colour_key_transparency_of_rgb_and_16_bit_grey() -> None:
     rgb = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], "uint8"))
     assert load_image(encoded(rgb, transparency=(4, 5, 6)))[0, 1].tolist() == [255] * 3
     grey = Image.fromarray(np.array([[0, 700]], "uint16"))
@@ -94,7 +96,7 @@ def test_colour_key_transparency_of_rgb_and_16_bit_grey():
     assert load_image(grey)[0, :, 0].tolist() == [0, 255]
 
 
-def test_grey_modes():
+def test_grey_modes() -> None:
     grey = noise(4, 5, 1)[:, :, 0]
     for source in (grey, grey[:, :, None], encoded(Image.fromarray(grey))):
         np.testing.assert_array_equal(load_image(source), np.repeat(grey[..., None], 3, 2))
@@ -104,14 +106,14 @@ def test_grey_modes():
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_not_clipped(fmt):
+def test_16_bit_grey_is_scaled_not_clipped(fmt: str) -> None:
     deep = np.array([[0, 257, 32768, 65535]], "uint16")
     expected = [0, 1, 128, 255]
     assert load_image(deep)[0, :, 0].tolist() == expected
     assert load_image(encoded(Image.fromarray(deep), fmt))[0, :, 2].tolist() == expected
 
 
-def test_cmyk_and_other_modes():
+def test_cmyk_and_other_modes() -> None:
     pixels = np.array([[[255, 0, 0], [0, 0, 255]]], "uint8")
     image = Image.fromarray(pixels)
     np.testing.assert_array_equal(load_image(image.convert("CMYK")), pixels)
@@ -124,7 +126,7 @@ def test_cmyk_and_other_modes():
     )
 
 
-def test_float_and_integer_arrays():
+def test_float_and_integer_arrays() -> None:
     assert load_image(np.array([[0.0, 0.5, 1.0]]))[0, :, 0].tolist() == [0, 128, 255]
     assert load_image(np.array([[0, 200]]))[0, :, 0].tolist() == [0, 200]
     for wrong in (
@@ -138,14 +140,14 @@ def test_float_and_integer_arrays():
             load_image(wrong)
 
 
-def test_backend_tensor():
+def test_backend_tensor() -> None:
     from keras import ops
 
     pixels = noise()
     np.testing.assert_array_equal(load_image(ops.convert_to_tensor(pixels)), pixels)
 
 
-def test_torch_tensors_with_a_gradient_and_sparse_ones():
+def test_torch_tensors_with_a_gradient_and_sparse_ones() -> None:
     torch = pytest.importorskip("torch")
     pixels = torch.rand(2, 4, 5, 3)
     expected = load_image(pixels[0].numpy())
@@ -161,29 +163,29 @@ def test_torch_tensors_with_a_gradient_and_sparse_ones():
 class Upload:
     """An upload of a web framework: read and seek, and no more."""
 
-    def __init__(self, data):
+    def __init__(self, data: Any) -> None:
         self.file = io.BytesIO(data)
 
-    def read(self, size=-1):
+    def read(self, size: int = -1) -> Any:
         return self.file.read(size)
 
-    def seek(self, *place):
+    def seek(self, *place: Any) -> Any:
         return self.file.seek(*place)
 
 
 class Stream(io.BytesIO):
     """A pipe: it cannot go back."""
 
-    def seek(self, *place):
+    def seek(self, *place: Any) -> None:
         raise io.UnsupportedOperation("seek")
 
 
 class Awaited:
-    async def read(self):
+    async def read(self) -> Any:
         return b""
 
 
-def test_an_open_file_is_read_from_its_start_each_time(tmp_path):
+def test_an_open_file_is_read_from_its_start_each_time(tmp_path: Path) -> None:
     data = encoded(Image.fromarray(noise()))
     path = tmp_path / "a.png"
     path.write_bytes(data)
@@ -199,7 +201,7 @@ def test_an_open_file_is_read_from_its_start_each_time(tmp_path):
     fails(Awaited(), "await")
 
 
-def test_data_uris():
+def test_data_uris() -> None:
     data = encoded(Image.fromarray(noise()))
     code = base64.b64encode(data).decode()
     for uri in (
@@ -215,7 +217,7 @@ def test_data_uris():
     fails("data:image/png;base64,", "empty")
 
 
-def test_messages_show_the_ends_of_long_names(tmp_path):
+def test_messages_show_the_ends_of_long_names(tmp_path: Path) -> None:
     for source in (
         "data:image/png;base64," + "A" * 3_000_000,
         "x" * 3_000_000 + ".png",
@@ -229,7 +231,9 @@ def test_messages_show_the_ends_of_long_names(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "I;16", "F", "CMYK"])
 @pytest.mark.parametrize("turn", [1, 6])
-def test_strips_give_the_pixels_of_the_whole(monkeypatch, mode, turn):
+def test_strips_give_the_pixels_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, mode: str, turn: int
+) -> None:
     pixels = noise(23, 11, 4)
     if mode in ("I;16", "F"):
         grey = pixels[..., 0]
@@ -249,7 +253,7 @@ def test_strips_give_the_pixels_of_the_whole(monkeypatch, mode, turn):
     assert whole.flags.c_contiguous
 
 
-def test_a_jpeg_above_the_limit_may_be_read_at_half_its_size():
+def test_a_jpeg_above_the_limit_may_be_read_at_half_its_size() -> None:
     smooth = Image.fromarray(noise(4, 5)).resize((161, 121), Image.Resampling.BICUBIC)
     data = encoded(smooth, "JPEG", quality=95)
     fails(data, "max_pixels=5000", max_pixels=5000)
@@ -286,22 +290,22 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.full
-def test_the_largest_picture_takes_the_memory_that_is_promised():
+def test_the_largest_picture_takes_the_memory_that_is_promised() -> None:
     out = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True)
     assert int(out.stdout) < 400, out.stderr  # MB; an alpha channel is the worst case
 
 
-def test_first_frame_of_an_animation():
+def test_first_frame_of_an_animation() -> None:
     red, blue = (Image.new("RGB", (4, 4), c) for c in ("red", "blue"))
     gif = encoded(red, "GIF", save_all=True, append_images=[blue])
     assert load_image(gif)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_one_pixel():
+def test_one_pixel() -> None:
     assert load_image(np.full((1, 1, 3), 7, "uint8")).tolist() == [[[7, 7, 7]]]
 
 
-def fails(source, match, **options):
+def fails(source: Any, match: Any, **options: Any) -> None:
     """The error is typed, of one line, and no warning comes beside it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -311,7 +315,7 @@ def fails(source, match, **options):
     assert isinstance(caught.value, DLTechniquesError) and isinstance(caught.value, ValueError)
 
 
-def test_files_that_are_no_pictures(tmp_path):
+def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     text = tmp_path / "text.jpg"
     text.write_text("just words")
     empty = tmp_path / "empty.png"
@@ -329,14 +333,14 @@ def test_files_that_are_no_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
-def test_files_that_are_cut_short(fmt):
+def test_files_that_are_cut_short(fmt: str) -> None:
     data = encoded(Image.fromarray(noise(64, 64)), fmt)
     for part in (0.9, 0.5, 0.05):
         fails(data[: int(len(data) * part)], "damaged|known picture format")
 
 
-def test_decompression_bomb():
-    def chunk(kind, body):
+def test_decompression_bomb() -> None:
+    def chunk(kind: Any, body: Any) -> Any:
         return (
             struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         )
@@ -353,13 +357,13 @@ def test_decompression_bomb():
     assert load_image(small, max_pixels=54).shape == (6, 9, 3)
 
 
-def test_the_limit_can_be_raised_above_pillows(monkeypatch):
+def test_the_limit_can_be_raised_above_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     data = encoded(Image.fromarray(noise()))
     assert load_image(data).shape == (6, 9, 3)
 
 
-def test_wrong_shapes():
+def test_wrong_shapes() -> None:
     fails(np.zeros((4, 5, 7), "uint8"), "shape")
     fails(np.zeros((3, 8, 9), "uint8"), "transpose")
     fails(np.zeros((0, 5, 3), "uint8"), "no pixels")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ def check(answerer: Answerer, limit: int) -> None:
         assert "".join(answerer.stream(question, few, limit)) == answer
 
 
+@pytest.mark.once
 def test_a_keras_model_answers() -> None:
     model = make_model()
     model.compile(sampler="greedy")
@@ -75,10 +78,10 @@ def test_a_set_is_asked_of_an_answerer_as_of_a_function(tmp_path: Path) -> None:
     class Middle:
         """Says the red value of the picture's middle."""
 
-        def stream(self, question, pictures, max_new_tokens=None):  # type: ignore[no-untyped-def]
+        def stream(self, question: Any, pictures: Any, max_new_tokens: Any = None) -> Iterator[Any]:  # type: ignore[no-untyped-def]
             yield self.answer([question], [pictures])[0]
 
-        def answer(self, questions, pictures, max_new_tokens=None):  # type: ignore[no-untyped-def]
+        def answer(self, questions: Any, pictures: Any, max_new_tokens: Any = None) -> Any:  # type: ignore[no-untyped-def]
             return [str(int(few[0][2, 2, 0])) for few in pictures]
 
     records = []
@@ -120,6 +123,7 @@ def test_a_bundle_answers() -> None:
         check(answerer, 4)
 
 
+@pytest.mark.once
 def test_a_preset_draws_as_it_is_told(tmp_path: Path) -> None:
     make_model().save_to_preset(tmp_path / "preset")
     images = [[picture] for picture in pictures(2)]

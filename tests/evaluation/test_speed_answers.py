@@ -25,6 +25,8 @@ from dl_techniques.evaluation.speed_answers import (
 from tests.helpers import relative_difference
 from tests.models.vlm.fast_vlm import small_model
 
+pytestmark = pytest.mark.once
+
 
 def times(first_token: float, rate: float | None) -> WarmTimes:
     return WarmTimes(0.1, 0.2, 0.05, 0.3, 0.4, first_token, rate, 5)

@@ -20,6 +20,8 @@ from dl_techniques.evaluation.speed_encoder import (
 )
 from tests.models.vision.fast_vlm.small_network import make_smaller_network
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 1.07, 2.0])
 def test_exponent_of_exact_powers(exponent: float) -> None:

@@ -69,8 +69,9 @@ def test_a_passed_file_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     report = export_with(Writer(), monkeypatch, model, target, OWN, dynamic_batch=True)
     assert report.passed and report.path == str(target) and target.exists()
     assert names_in(tmp_path) == [target.name] and sum(report.files.values()) == 4
-    assert [check.what for check in report.checks] == ["logits", "logits (batch of 4)"]
-    assert any("drawn pictures" in note for note in report.notes) and "a note" in report.notes
+    assert [check.what for check in report.checks] == ["logits", "logits (batch of 8)"]
+    assert any("8 photographs that come" in note for note in report.notes)
+    assert "a note" in report.notes
     for now, then in zip(values(model), before, strict=True):
         np.testing.assert_array_equal(now, then)
 

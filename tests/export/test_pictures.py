@@ -7,8 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dl_techniques.data.images import load_image
 from dl_techniques.errors import ExportError
-from dl_techniques.export.pictures import DRAWN, drawn_pictures, picture_files
+from dl_techniques.export.pictures import (
+    DRAWN,
+    PHOTOGRAPHS,
+    compared_on,
+    drawn_pictures,
+    picture_files,
+    shipped_photographs,
+)
 from tests.export.small_exports import photos
 
 pytestmark = pytest.mark.once
@@ -23,6 +31,23 @@ def test_drawn_pictures_are_the_same_each_time_and_differ_from_each_other() -> N
         np.testing.assert_array_equal(picture, same)
     means = [picture.astype(float).mean(axis=(0, 1)) for picture in first]
     assert all(np.abs(a - b).max() > 5 for i, a in enumerate(means) for b in means[:i])
+
+
+def test_photographs_are_shipped_credited_and_small() -> None:
+    files = shipped_photographs()
+    assert len(files) == 8 and sum(path.stat().st_size for path in files) < 300_000
+    credits = (Path(__file__).parents[2] / "NOTICE").read_text(encoding="utf-8")
+    assert all(f"{path.name}: COCO val2017" in credits for path in files)
+    assert {path.parent for path in files} == {PHOTOGRAPHS}
+    shapes = {load_image(path).shape[-1] for path in files}
+    assert shapes == {3}
+
+
+def test_reports_say_what_was_compared() -> None:
+    assert "8 photographs that come" in compared_on(None, 8) and "--pictures" in compared_on(
+        None, 8
+    )
+    assert compared_on("mine", 3) == "compared on 3 pictures of mine"
 
 
 def test_files_of_pictures_are_found_and_spread(tmp_path: Path) -> None:

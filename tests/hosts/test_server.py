@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,12 +27,12 @@ QUESTIONS = ["Why?", "What is it?", "Why is the cat on the mat?"]
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return make_model()
 
 
 @pytest.fixture(scope="module")
-def address(model):
+def address(model: Any) -> Iterator[Any]:
     engine = Engine(model, EngineOptions(rows=2, piece=32))
     engine.start()
     assert engine.wait_until_ready(120)
@@ -39,7 +41,7 @@ def address(model):
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Any:
     from PIL import Image
 
     path = tmp_path / "picture.png"
@@ -47,7 +49,7 @@ def file(tmp_path):
     return str(path)
 
 
-def test_it_answers_as_the_model_does(model, address):
+def test_it_answers_as_the_model_does(model: Any, address: Any) -> None:
     server = ServerAnswerer(address + "/v1/", max_new_tokens=7, token="s3cret")
     assert isinstance(server, Answerer)
     inputs = {"prompts": QUESTIONS, "images": [[p] for p in PICTURES]}
@@ -62,7 +64,7 @@ def test_it_answers_as_the_model_does(model, address):
     assert "".join(drawn) == model.generate("Why?", settings=settings)
 
 
-def test_what_a_server_refuses(address):
+def test_what_a_server_refuses(address: Any) -> None:
     with pytest.raises(ServingError, match="refused .401.: the token is missing or wrong"):
         ServerAnswerer(address, token="other").answer(["Why?"], [[]])
     server = ServerAnswerer(address, token="s3cret")
@@ -76,14 +78,21 @@ def test_what_a_server_refuses(address):
         server.answer(["Why?"], [["no-such.png"]])
 
 
-def test_files_are_sent_as_they_are(file):
+def test_files_are_sent_as_they_are(file: Any) -> None:
     import base64
 
     sent = base64.b64decode(data_uri_of(file).partition(",")[2])
     assert sent == Path(file).read_bytes()
 
 
-def test_the_commands_ask_it(model, address, file, capsys, monkeypatch, tmp_path):
+def test_the_commands_ask_it(
+    model: Any,
+    address: Any,
+    file: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setenv("FASTVLM_TOKEN", "s3cret")
     asked = ["--server", address, "--max-new-tokens", "6"]
     expected = model.generate({"prompts": "Why?", "images": PICTURES[0]}, max_new_tokens=6)
@@ -101,7 +110,14 @@ def test_the_commands_ask_it(model, address, file, capsys, monkeypatch, tmp_path
     assert "leave one of them out" in capsys.readouterr().err
 
 
-def test_a_set_is_evaluated(model, address, file, capsys, monkeypatch, tmp_path):
+def test_a_set_is_evaluated(
+    model: Any,
+    address: Any,
+    file: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     monkeypatch.setenv("FASTVLM_TOKEN", "s3cret")
     folder = tmp_path / "set"
     folder.mkdir()

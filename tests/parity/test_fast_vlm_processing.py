@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,12 +21,12 @@ SHAPES = [(40, 24), (24, 40), (33, 33), (17, 90), (64, 64), (31, 32)]
 QUESTION = "what is this? a red cube and a blue ball"
 
 
-def picture(shape, seed=0):
+def picture(shape: Any, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
-def preprocessor():
+def preprocessor() -> Any:
     return FastVLMCausalLMPreprocessor(
         folders.make_tokenizer(),
         FastVLMImageConverter(SIZE, mode="crop"),
@@ -35,7 +37,7 @@ def preprocessor():
 
 
 @pytest.fixture(scope="module")
-def processor(preprocessor, tmp_path_factory):
+def processor(preprocessor: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The processor that transformers makes of what we write."""
     folder = tmp_path_factory.mktemp("processor") / "out"
     preprocessor.export_to_transformers(folder)
@@ -43,7 +45,7 @@ def processor(preprocessor, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def clip():
+def clip() -> Any:
     """CLIP's picture processor on Pillow, which the published code resizes with."""
     return CLIPImageProcessorPil(
         size={"shortest_edge": SIZE},
@@ -53,7 +55,7 @@ def clip():
     )
 
 
-def square_of(array):
+def square_of(array: Any) -> Any:
     """Apple's `expand2square`: a black square, the picture in its middle."""
     height, width = array.shape[:2]
     side = max(height, width)
@@ -62,25 +64,25 @@ def square_of(array):
     return square
 
 
-def pixels(clip, image):
+def pixels(clip: Any, image: Any) -> Any:
     found = clip(image, return_tensors="np")["pixel_values"]
     return np.asarray(found)[0].transpose(1, 2, 0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_padded_pictures(clip, shape):
+def test_padded_pictures(clip: Any, shape: Any) -> None:
     ours = FastVLMImageConverter(SIZE)(picture(shape))
     np.testing.assert_array_equal(ours, pixels(clip, square_of(picture(shape))))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_cropped_pictures(clip, shape):
+def test_cropped_pictures(clip: Any, shape: Any) -> None:
     ours = FastVLMImageConverter(SIZE, mode="crop")(picture(shape))
     np.testing.assert_array_equal(ours, pixels(clip, Image.fromarray(picture(shape))))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_torchvision_s_resizing_rounds_otherwise(processor, shape):
+def test_torchvision_s_resizing_rounds_otherwise(processor: Any, shape: Any) -> None:
     """transformers' newer processor: the same pictures within one of 255 steps."""
     ours = FastVLMImageConverter(SIZE, mode="crop")(picture(shape))
     found = pixels(processor.image_processor, Image.fromarray(picture(shape)))
@@ -88,7 +90,7 @@ def test_torchvision_s_resizing_rounds_otherwise(processor, shape):
     assert (ours != found).mean() < 0.02
 
 
-def turn(role, text, images=0):
+def turn(role: Any, text: Any, images: int = 0) -> Any:
     """A message as chat templates of transformers take it."""
     parts = [{"type": "image"}] * images + [{"type": "text", "text": text}]
     return {"role": role, "content": parts}
@@ -107,7 +109,7 @@ CONVERSATIONS = {
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_prompts(preprocessor, processor, name):
+def test_prompts(preprocessor: Any, processor: Any, name: Any) -> None:
     turns, number = CONVERSATIONS[name]
     images = [picture((40, 24), seed) for seed in range(number)]
     text = processor.apply_chat_template([turn(*t) for t in turns], add_generation_prompt=True)
@@ -122,7 +124,7 @@ def test_prompts(preprocessor, processor, name):
         np.testing.assert_allclose(ours["images"][0, i], theirs_, atol=1.01 / 255)
 
 
-def test_the_tokenizer_s_ids(preprocessor, processor):
+def test_the_tokenizer_s_ids(preprocessor: Any, processor: Any) -> None:
     tokenizer = preprocessor.tokenizer
     for text in (QUESTION, "  Tab\tand\n\nlines 123 été", "<|im_start|>user\n", "猫 🐈"):
         assert processor.tokenizer(text)["input_ids"] == list(tokenizer.tokenize(text))
@@ -130,7 +132,7 @@ def test_the_tokenizer_s_ids(preprocessor, processor):
     assert processor.tokenizer.eos_token_id == tokenizer.end_token_id
 
 
-def test_apple_s_prompt_is_another_one(preprocessor):
+def test_apple_s_prompt_is_another_one(preprocessor: Any) -> None:
     """The two differ where the table says, so the option must do something."""
     messages = [
         {"role": "user", "content": "what?"},

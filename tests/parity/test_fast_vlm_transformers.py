@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,23 +22,23 @@ TEXTS = ([3, 4, 5], [6, 7, 8, 9, 10])
 class Pair:
     """A model of transformers, ours loaded from what it saved, and the same inputs for both."""
 
-    def __init__(self, model, folder, size, tokens, **options):
+    def __init__(self, model: Any, folder: Any, size: Any, tokens: Any, **options: Any) -> None:
         self.theirs, self.size, self.tokens = model, size, tokens
         self.ours = FastVLMCausalLM.from_preset(
             theirs.save_transformers(model, folder, **options), preprocessor=None
         )
 
-    def prompt(self, text=TEXTS):
+    def prompt(self, text: Any = TEXTS) -> Any:
         """Ids of one prompt: text, a picture, text."""
         return [*text[0], *[self.theirs.config.image_token_index] * self.tokens, *text[1]]
 
-    def picture(self, seed=0):
+    def picture(self, seed: int = 0) -> Any:
         """Patches of noise in colours: noise alone looks the same to a network every time."""
         rng = np.random.default_rng(seed)
         colors = np.kron(rng.integers(0, 2, (4, 4, 3)), np.ones((self.size // 4,) * 2 + (1,)))
         return (rng.uniform(0.5, 1, colors.shape) * colors).astype("float32")
 
-    def our_inputs(self, rows, pictures, length):
+    def our_inputs(self, rows: Any, pictures: Any, length: Any) -> Any:
         ids = np.zeros((len(rows), length), "int32")
         mask = np.zeros((len(rows), length), bool)
         slots = max(len(p) for p in pictures)
@@ -50,7 +52,7 @@ class Pair:
                 images[i, j] = picture
         return {"token_ids": ids, "padding_mask": mask, "images": images, "vision_indices": places}
 
-    def their_inputs(self, rows, pictures):
+    def their_inputs(self, rows: Any, pictures: Any) -> Any:
         length = max(len(row) for row in rows)
         padded = [[0] * (length - len(row)) + list(row) for row in rows]
         mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
@@ -63,12 +65,12 @@ class Pair:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
-def small(request, tmp_path_factory):
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     model = theirs.make_model(tied=request.param)
     return Pair(model, tmp_path_factory.mktemp("small"), theirs.SIZE, theirs.TOKENS)
 
 
-def difference(ours, their):
+def difference(ours: Any, their: Any) -> Any:
     ours = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(ours, "float32")))
     their = their.detach().float().numpy()
     assert ours.shape == their.shape
@@ -76,7 +78,7 @@ def difference(ours, their):
 
 
 @torch.no_grad()
-def check_outputs(pair):
+def check_outputs(pair: Any) -> None:
     """Rows of the projector, last hidden states, logits."""
     row, picture = pair.prompt(), pair.picture()
     out = pair.theirs(**pair.their_inputs([row], [[picture]]), output_hidden_states=True)
@@ -92,7 +94,7 @@ def check_outputs(pair):
     assert max(figures.values()) < TOLERANCE, figures
 
 
-def greedy(pair, rows, pictures, new_tokens=NEW_TOKENS):
+def greedy(pair: Any, rows: Any, pictures: Any, new_tokens: Any = NEW_TOKENS) -> Any:
     """The new tokens of both."""
     inputs = pair.our_inputs(rows, pictures, max(map(len, rows)) + new_tokens)
     ours = pair.ours.generate(
@@ -107,7 +109,7 @@ def greedy(pair, rows, pictures, new_tokens=NEW_TOKENS):
     return ours["token_ids"][:, :new_tokens].tolist(), found[:, longest:].tolist()
 
 
-def test_rows_hidden_states_and_logits(small):
+def test_rows_hidden_states_and_logits(small: Any) -> None:
     check_outputs(small)
     row, picture = small.prompt(), small.picture(8)
     with torch.no_grad():
@@ -116,7 +118,7 @@ def test_rows_hidden_states_and_logits(small):
     assert difference(logits, expected) < TOLERANCE
 
 
-def test_64_greedy_tokens_of_unequal_prompts(small):
+def test_64_greedy_tokens_of_unequal_prompts(small: Any) -> None:
     rows = [small.prompt(), small.prompt(([9], [7, 3])), [5, 6, 7, 8]]
     pictures = [[small.picture(1)], [small.picture(2)], []]
     ours, their = greedy(small, rows, pictures)
@@ -127,13 +129,13 @@ def test_64_greedy_tokens_of_unequal_prompts(small):
     assert other[0] != ours[0]
 
 
-def test_two_pictures_in_one_prompt(small):
+def test_two_pictures_in_one_prompt(small: Any) -> None:
     row = [*small.prompt(), *small.prompt(([4], [9, 9]))]
     ours, their = greedy(small, [row], [[small.picture(3), small.picture(4)]], 8)
     assert ours == their
 
 
-def test_transformers_opens_what_we_write(small, tmp_path):
+def test_transformers_opens_what_we_write(small: Any, tmp_path: Path) -> None:
     small.ours.export_to_transformers(tmp_path / "out", image_token_id=theirs.IMAGE_ID)
     again, info = theirs.t.FastVlmForConditionalGeneration.from_pretrained(
         tmp_path / "out", output_loading_info=True
@@ -148,7 +150,7 @@ def test_transformers_opens_what_we_write(small, tmp_path):
         assert torch.equal(again(**inputs).logits, small.theirs(**inputs).logits)
 
 
-def test_sharded_bfloat16_folders(tmp_path):
+def test_sharded_bfloat16_folders(tmp_path: Path) -> None:
     """As transformers shards and stores them; computed in float32 on both sides."""
     model = theirs.make_model().to(torch.bfloat16)
     pair = Pair(model, tmp_path, theirs.SIZE, theirs.TOKENS, max_shard_size="30KB")
@@ -159,7 +161,7 @@ def test_sharded_bfloat16_folders(tmp_path):
 
 
 @pytest.mark.full
-def test_the_published_tower_at_256_pixels(tmp_path):
+def test_the_published_tower_at_256_pixels(tmp_path: Path) -> None:
     model = theirs.make_model(tower={"inference_mode": True}, size=256)
     pair = Pair(model, tmp_path, 256, 16)
     assert pair.ours.backbone.image_size == (256, 256)
@@ -169,7 +171,7 @@ def test_the_published_tower_at_256_pixels(tmp_path):
 
 
 @pytest.mark.full
-def test_the_half_billion_shape_at_1024_pixels(tmp_path):
+def test_the_half_billion_shape_at_1024_pixels(tmp_path: Path) -> None:
     """The whole shape of FastVLM-0.5B as converted, one forward pass."""
     text = {
         "vocab_size": 152000,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import ml_dtypes
 import numpy as np
@@ -12,13 +14,13 @@ from dl_techniques.runtime.lazy_build import is_unfilled, place, without_values
 from tests.models.vlm.fast_vlm.small_model import make_backbone
 
 
-def dense(dtype="float32"):
+def dense(dtype: str = "float32") -> Any:
     with without_values() as unfilled:
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, dtype=dtype)])
     return model, unfilled
 
 
-def test_shapes_without_values():
+def test_shapes_without_values() -> None:
     model, unfilled = dense()
     assert all(is_unfilled(v) for v in model.weights) and model.count_params() == 16
     # The end of any other scope must not fill them.
@@ -32,7 +34,7 @@ def test_shapes_without_values():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
-def test_place(dtype, stored):
+def test_place(dtype: str, stored: str) -> None:
     model, _ = dense(dtype)
     kernel = np.arange(12).reshape(3, 4).astype(stored)
     place(model.layers[-1].kernel, kernel)
@@ -44,7 +46,7 @@ def test_place(dtype, stored):
     np.testing.assert_array_equal(found, np.arange(12).reshape(3, 4) + 1.0)
 
 
-def test_placing_twice_replaces():
+def test_placing_twice_replaces() -> None:
     model, unfilled = dense()
     unfilled.fill_rest(of=model)
     for value in (1.0, 2.0):
@@ -52,7 +54,7 @@ def test_placing_twice_replaces():
         assert float(keras.ops.sum(model.layers[-1].kernel)) == 12 * value
 
 
-def test_a_placed_model_trains():
+def test_a_placed_model_trains() -> None:
     model, unfilled = dense()
     place(model.layers[-1].kernel, np.zeros((3, 4), "float32"))
     unfilled.fill_rest(of=model)
@@ -62,7 +64,7 @@ def test_a_placed_model_trains():
     assert (keras.ops.convert_to_numpy(model.layers[-1].kernel) > 0).all()
 
 
-def test_fill_rest_leaves_what_will_be_placed_and_forgets_what_is_gone():
+def test_fill_rest_leaves_what_will_be_placed_and_forgets_what_is_gone() -> None:
     with without_values() as unfilled:
         kept, gone = keras.layers.Dense(4), keras.layers.Dense(4)
         kept.build((None, 3))
@@ -72,7 +74,7 @@ def test_fill_rest_leaves_what_will_be_placed_and_forgets_what_is_gone():
     assert is_unfilled(gone.kernel) and not unfilled.variables
 
 
-def test_a_vision_language_model_is_filled_to_the_same():
+def test_a_vision_language_model_is_filled_to_the_same() -> None:
     whole = make_backbone()
     with without_values() as unfilled:
         empty = type(whole).from_config(whole.get_config())

@@ -27,7 +27,9 @@ def test_an_unknown_preset_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
 @needs_tensorflow
 @pytest.mark.full
 def test_table(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     folder, model = tmp_path_factory.mktemp("pictures"), talkative_model()
     monkeypatch.setattr(litertlm_check.FastVLMCausalLM, "from_preset", lambda name: model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,54 @@ def test_a_missing_report_is_a_failure(tmp_path: Path) -> None:
     assert run_suite.count(tmp_path / "none.xml")["failed"] == 1
 
 
+def test_reasons_and_files_of_a_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.xml"
+    path.write_text(
+        '<testsuites><testsuite><testcase classname="tests.a" time="40.5"/>'
+        '<testcase classname="tests.a" time="20"><skipped message="JAX\n only"/></testcase>'
+        '<testcase classname="tests.b" time="1"><skipped message="slow"/></testcase>'
+        "</testsuite></testsuites>"
+    )
+    assert run_suite.skip_reasons(path) == {"JAX only": 1, "slow": 1}
+    assert run_suite.file_seconds(path) == {"tests.a": 60.5, "tests.b": 1.0}
+    assert not run_suite.skip_reasons(tmp_path / "none") and not run_suite.file_seconds(
+        tmp_path / "none"
+    )
+
+
+def test_skips_stand_in_one_table() -> None:
+    counted = {"jax": Counter({"slow": 12}), "torch": Counter({"slow": 3, "JAX only": 1})}
+    assert run_suite.skip_table(counted) == [
+        "    jax  torch  skipped because",
+        "      -      1  JAX only",
+        "     12      3  slow",
+    ]
+    assert run_suite.skip_table({"jax": Counter()}) == []
+
+
+def test_the_end_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(backend: str, *arguments: Any) -> dict[str, int]:
+        arguments[-1].write_text(
+            '<testsuite><testcase classname="tests.slow" time="61">'
+            f'<skipped message="not on {backend}"/></testcase></testsuite>'
+        )
+        return {"passed": 1, "failed": 0, "skipped": 1}
+
+    monkeypatch.setattr(run_suite, "run_backend", run)
+    assert run_suite.main(["--backends", "jax", "torch"]) == 0
+    end = capsys.readouterr().out.splitlines()[-8:]
+    assert [line.split() for line in end[:3]] == [
+        ["jax", "torch", "skipped", "because"],
+        ["1", "-", "not", "on", "jax"],
+        ["-", "1", "not", "on", "torch"],
+    ]
+    assert end[3].startswith("== jax: {'passed': 1") and end[3].endswith(" s")
+    assert end[4] == "   61 s, more than 60: tests.slow"
+    assert end[-1] == "total: 2 passed, 0 failed, 2 skipped"
+
+
 def test_cores_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_suite.os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -40,7 +89,7 @@ def test_cores_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> No
 def test_jax_compiles_quickly_unless_all_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     quickly = run_suite.suite_environment("jax", 2)
-    assert quickly["XLA_FLAGS"] == "--xla_backend_optimization_level=0"
+    assert quickly["XLA_FLAGS"] == run_suite.QUICKLY_COMPILED
     assert "XLA_FLAGS" not in run_suite.suite_environment("jax", 2, full=True)
     assert "XLA_FLAGS" not in run_suite.suite_environment("tensorflow", 2)
     monkeypatch.setenv("XLA_FLAGS", "--mine")
@@ -102,9 +151,10 @@ def test_marked_tests_are_left_out_when_asked(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "pytest", "-q", "-c", str(run_suite.ROOT / "pyproject.toml")]
     command += ["--rootdir", str(tmp_path), "-p", "no:cacheprovider", str(tmp_path)]
-    for more, passed in ([], "2 passed"), (["--skip-once"], "1 passed, 1 deselected"):
+    command += ["--collect-only", "--run-full"]  # which asks for no backend
+    for more, said in ([], "2 tests collected"), (["--skip-once"], "1/2 tests collected"):
         ended = subprocess.run(command + more, capture_output=True, text=True, check=False)
-        assert passed in ended.stdout, ended.stdout + ended.stderr
+        assert said in ended.stdout, ended.stdout + ended.stderr
 
 
 def test_a_crash_of_pytest_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def _add_picture_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--pictures", type=Path, metavar="FOLDER", help="compare on these (default: drawn ones)"
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="compare the file with Keras on up to 16 pictures of this folder (default: eight "
+        "photographs that come with the package; a whole model: four drawn pictures)",
     )
     parser.add_argument(
         "--calibration", type=Path, metavar="FOLDER", help="pictures that int8_static needs"

@@ -30,7 +30,7 @@ from dl_techniques.errors import CompressionError, ExportError
 from dl_techniques.export.gates import refuse_failed
 from dl_techniques.export.litert.litert_operators import refuse_foreign_operators, stored_types
 from dl_techniques.export.networks import resolve_part
-from dl_techniques.export.pictures import COMPARED
+from dl_techniques.export.pictures import COMPARED, compared_on
 from dl_techniques.export.report import Check, ExportReport, compare_arrays
 from dl_techniques.export.staging import check_target, staged
 from dl_techniques.export.subject import PIXELS, make_subject
@@ -71,7 +71,7 @@ def export_quantized(
         path: ends in `.tflite`.
         part: "classifier", "features", "encoder", or "auto". Defaults to "auto".
         image_size: side in pixels. Defaults to the network's own.
-        pictures: folder with pictures to compare on. Defaults to four drawn ones.
+        pictures: folder with pictures to compare on. Defaults to the shipped photographs.
         overwrite: replace what stands there, once the new file has passed.
         gate: see `GATE`.
 
@@ -107,7 +107,8 @@ def export_quantized(
         stored = ", ".join(f"{n} bytes of {name}" for name, n in stored_types(file).items())
     height, width = subject.size
     words = PIXELS.format(batch=1, height=height, width=width, pixels=subject.pixels)
-    notes = (words, f"{kernels} int8 kernels", f"constants: {stored}")
+    compared = compared_on(pictures, len(inputs))
+    notes = (words, f"{kernels} int8 kernels", f"constants: {stored}", compared)
     return _report(target, part, size, checks, notes)
 
 

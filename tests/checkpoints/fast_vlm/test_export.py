@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import keras_hub
 import numpy as np
@@ -36,13 +38,13 @@ FILES = {
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def model(request, tmp_path_factory):
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     backbone = folders.make_backbone(folders.PLAIN_TOWER)
     folder = folders.apple_folder(tmp_path_factory.mktemp("apple") / "model", backbone)
     return FastVLMCausalLM.from_preset(folder, dtype=request.param)
 
 
-def test_there_and_back_every_bit_is_the_same(model, tmp_path):
+def test_there_and_back_every_bit_is_the_same(model: Any, tmp_path: Path) -> None:
     dtype = str(model.backbone.projector.dense_1.kernel.dtype)
     model.export_to_transformers(tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
@@ -55,7 +57,7 @@ def test_there_and_back_every_bit_is_the_same(model, tmp_path):
         assert floats == {dtype}
 
 
-def test_the_other_files_come_back_too(model, tmp_path):
+def test_the_other_files_come_back_too(model: Any, tmp_path: Path) -> None:
     model.export_to_transformers(tmp_path / "out")
     again = FastVLMCausalLM.from_preset(tmp_path / "out", dtype="float32")
     old, new = model.preprocessor, again.preprocessor
@@ -70,7 +72,7 @@ def test_the_other_files_come_back_too(model, tmp_path):
         np.testing.assert_array_equal(new.generate_preprocess(ask)[name], array)
 
 
-def test_shards_and_another_type(tmp_path):
+def test_shards_and_another_type(tmp_path: Path) -> None:
     backbone = folders.make_backbone(folders.PLAIN_TOWER, tied=True)
     seen: list[int] = []
     backbone.export_to_transformers(
@@ -85,7 +87,7 @@ def test_shards_and_another_type(tmp_path):
     assert again.text_backbone.tie_word_embeddings
 
 
-def test_a_written_folder_is_gone_on_with(tmp_path):
+def test_a_written_folder_is_gone_on_with(tmp_path: Path) -> None:
     backbone = folders.make_backbone(folders.PLAIN_TOWER)
     for _ in range(2):
         backbone.export_to_transformers(tmp_path, max_shard_bytes=9000, resume=True)
@@ -95,7 +97,7 @@ def test_a_written_folder_is_gone_on_with(tmp_path):
     assert first.stat().st_mtime_ns == before
 
 
-def test_the_training_form_of_the_tower(tmp_path):
+def test_the_training_form_of_the_tower(tmp_path: Path) -> None:
     config = folders.PLAIN_TOWER
     arguments = folders.tower_arguments(config, folders.SIZE, fused=False)
     decoder = folders.make_backbone(config).text_backbone
@@ -108,7 +110,7 @@ def test_the_training_form_of_the_tower(tmp_path):
     assert not again.vision_encoder.reparameterized and folders.same_weights(again, backbone)
 
 
-def test_parts(model, tmp_path):
+def test_parts(model: Any, tmp_path: Path) -> None:
     model.preprocessor.export_to_transformers(tmp_path / "all")
     assert {p.name for p in (tmp_path / "all").iterdir()} == FILES - {
         "config.json", "generation_config.json", "model.safetensors",
@@ -118,12 +120,13 @@ def test_parts(model, tmp_path):
     assert names == {"tokenizer.json", "tokenizer_config.json"}
 
 
-def refused(backbone, match):
+def refused(backbone: Any, match: Any) -> None:
     with pytest.raises(VariantError, match=match):
         model_config(backbone)
 
 
-def test_what_the_layout_cannot_hold(tmp_path):
+@pytest.mark.once
+def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
     refused(make_conv_backbone(), "as wide as the decoder")
     encoder = folders.make_backbone(folders.PLAIN_TOWER).vision_encoder
     refused(FastVLMBackbone(encoder, make_decoder("llama3")), "Llama3Backbone")
@@ -141,14 +144,14 @@ def test_what_the_layout_cannot_hold(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_published_tower_is_named_and_nothing_more():
+def test_the_published_tower_is_named_and_nothing_more() -> None:
     tower = dataclasses.asdict(folders.FastVLMConfig.from_variant("fastvithd"))
     assert tower["depths"] == (2, 12, 24, 4, 2)
     arguments = folders.timm_arguments_of("fastvithd")
     assert arguments == {"inference_mode": True}
 
 
-def test_ids_come_from_the_tokenizer(model):
+def test_ids_come_from_the_tokenizer(model: Any) -> None:
     tokenizer = model.preprocessor.tokenizer
     config = model_config(model.backbone, tokenizer)
     assert config["image_token_index"] == tokenizer.image_token_id

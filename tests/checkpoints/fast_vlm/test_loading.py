@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,27 +25,27 @@ HEAD = "lm_head.weight"
 
 
 @pytest.fixture(scope="module")
-def backbone():
+def backbone() -> Any:
     return folders.make_backbone()
 
 
 @pytest.fixture(scope="module")
-def apple(backbone, tmp_path_factory):
+def apple(backbone: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return folders.apple_folder(tmp_path_factory.mktemp("apple") / "model", backbone)
 
 
 @pytest.fixture
-def copy(apple, tmp_path):
+def copy(apple: Any, tmp_path: Path) -> Any:
     return shutil.copytree(apple, tmp_path / "copy")
 
 
-def change_config(folder, **changes):
+def change_config(folder: Any, **changes: Any) -> None:
     config = {**json.loads((folder / "config.json").read_text()), **changes}
     config = {k: v for k, v in config.items() if v != "absent"}
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_every_bit_arrives(backbone, apple):
+def test_every_bit_arrives(backbone: Any, apple: Any) -> None:
     model = FastVLMCausalLM.from_preset(apple)
     assert folders.same_weights(model.backbone, backbone)
     assert model.backbone.get_config()["vision_encoder"]["config"]["reparameterized"] is True
@@ -51,7 +53,7 @@ def test_every_bit_arrives(backbone, apple):
     assert {str(w.dtype) for w in model.weights} == {"float32"}
 
 
-def test_bfloat16_holds_the_file_s_own_numbers(backbone, apple):
+def test_bfloat16_holds_the_file_s_own_numbers(backbone: Any, apple: Any) -> None:
     loaded = FastVLMBackbone.from_preset(apple, dtype="bfloat16")
     assert {str(w.dtype) for w in loaded.weights} == {"bfloat16"}
     assert folders.same_weights(loaded, backbone)
@@ -59,7 +61,7 @@ def test_bfloat16_holds_the_file_s_own_numbers(backbone, apple):
     assert len(names) == len(backbone.trainable_weights)
 
 
-def test_shards(backbone, tmp_path):
+def test_shards(backbone: Any, tmp_path: Path) -> None:
     folder = folders.apple_folder(tmp_path / "sharded", backbone, shard_bytes=20_000)
     assert len(list(folder.glob("*.safetensors"))) > 2
     assert folders.same_weights(FastVLMBackbone.from_preset(folder), backbone)
@@ -68,14 +70,14 @@ def test_shards(backbone, tmp_path):
         FastVLMBackbone.from_preset(folder)
 
 
-def test_without_a_head_the_logits_are_tied(tmp_path):
+def test_without_a_head_the_logits_are_tied(tmp_path: Path) -> None:
     tied = folders.make_backbone(folders.PLAIN_TOWER, tied=True)
     folder = folders.apple_folder(tmp_path / "tied", tied)
     loaded = FastVLMBackbone.from_preset(folder)
     assert loaded.text_backbone.tie_word_embeddings and folders.same_weights(loaded, tied)
 
 
-def test_the_whole_way_to_an_answer(apple):
+def test_the_whole_way_to_an_answer(apple: Any) -> None:
     model = FastVLMCausalLM.from_preset(apple)
     processor = model.preprocessor
     assert (processor.sequence_length, processor.num_image_tokens) == (192, 16)
@@ -89,7 +91,7 @@ def test_the_whole_way_to_an_answer(apple):
     assert isinstance(model.generate(ask, max_new_tokens=3), str)
 
 
-def test_what_was_loaded_is_saved_as_a_preset_of_ours(apple, tmp_path):
+def test_what_was_loaded_is_saved_as_a_preset_of_ours(apple: Any, tmp_path: Path) -> None:
     model = FastVLMCausalLM.from_preset(apple)
     model.save_to_preset(tmp_path / "ours")
     again = FastVLMCausalLM.from_preset(tmp_path / "ours")
@@ -100,7 +102,7 @@ def test_what_was_loaded_is_saved_as_a_preset_of_ours(apple, tmp_path):
     assert texts[0] == texts[1]
 
 
-def test_parts(apple):
+def test_parts(apple: Any) -> None:
     tokenizer = FastVLMTokenizer.from_preset(apple)
     ours = folders.make_tokenizer()
     assert tokenizer.image_token_id == ours.image_token_id
@@ -111,18 +113,18 @@ def test_parts(apple):
     assert processor.template == "transformers" and processor.image_converter.mode == "crop"
 
 
-def test_another_picture_size(apple):
+def test_another_picture_size(apple: Any) -> None:
     loaded = FastVLMBackbone.from_preset(apple, image_size=32)
     assert loaded.image_size == (32, 32) and loaded.num_image_tokens == 4
 
 
-def test_without_weights(backbone, apple):
+def test_without_weights(backbone: Any, apple: Any) -> None:
     fresh = FastVLMBackbone.from_preset(apple, load_weights=False)
     assert [w.shape for w in fresh.weights] == [w.shape for w in backbone.weights]
     assert not folders.same_weights(fresh, backbone)
 
 
-def test_progress_counts_the_bytes(backbone, apple):
+def test_progress_counts_the_bytes(backbone: Any, apple: Any) -> None:
     seen: list[int] = []
     FastVLMBackbone.from_preset(apple, progress=seen.append)
     assert len(seen) == len(backbone.weights)
@@ -138,7 +140,14 @@ def test_progress_counts_the_bytes(backbone, apple):
         (None, None, "model.mm_projector.0.bias", "1 mis-shaped: model.mm_projector.0.bias"),
     ],
 )
-def test_what_does_not_fit_is_named(backbone, copy, missing, extra, reshaped, said):
+def test_what_does_not_fit_is_named(
+    backbone: Any,
+    copy: Any,
+    missing: Any,
+    extra: str | None,
+    reshaped: str | None,
+    said: str | None,
+) -> None:
     arrays = folders.apple_arrays(backbone)
     arrays.pop(missing, None)
     if extra:
@@ -167,20 +176,20 @@ def test_what_does_not_fit_is_named(backbone, copy, missing, extra, reshaped, sa
         ("vocab_size", 290, "mis-shaped"),
     ],
 )
-def test_configs_that_do_not_fit(copy, field, value, said):
+def test_configs_that_do_not_fit(copy: Any, field: str, value: Any, said: str) -> None:
     change_config(copy, **{field: value})
     with pytest.raises(CheckpointError, match=said) as caught:
         FastVLMBackbone.from_preset(copy)
     assert str(copy) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_damaged_config(copy):
+def test_a_damaged_config(copy: Any) -> None:
     (copy / "config.json").write_text('{"model_type": "llava_')
     with pytest.raises(PresetError, match="config.json"):
         FastVLMCausalLM.from_preset(copy)
 
 
-def test_a_tokenizer_larger_than_the_network(backbone, copy):
+def test_a_tokenizer_larger_than_the_network(backbone: Any, copy: Any) -> None:
     arrays = folders.apple_arrays(backbone)
     for name in (HEAD, "model.embed_tokens.weight"):
         arrays[name] = arrays[name][:290]
@@ -190,7 +199,7 @@ def test_a_tokenizer_larger_than_the_network(backbone, copy):
         FastVLMCausalLM.from_preset(copy)
 
 
-def test_a_missing_tokenizer_is_said_before_the_weights_are_read(copy):
+def test_a_missing_tokenizer_is_said_before_the_weights_are_read(copy: Any) -> None:
     (copy / "vocab.json").unlink()
     (copy / "model.safetensors").write_bytes((copy / "model.safetensors").read_bytes())
     seen: list[int] = []
@@ -200,7 +209,7 @@ def test_a_missing_tokenizer_is_said_before_the_weights_are_read(copy):
     assert FastVLMCausalLM.from_preset(copy, preprocessor=None).preprocessor is None
 
 
-def test_variants_and_overrides_are_checked(apple):
+def test_variants_and_overrides_are_checked(apple: Any) -> None:
     with pytest.raises(CheckpointError, match=r"no fastvlm_0.5b: .*hidden_dim 16 instead of 896"):
         FastVLMBackbone.from_preset(apple, variant="fastvlm_0.5b")
     with pytest.raises(VariantError, match="did you mean 'fastvlm_7b'"):
@@ -210,6 +219,6 @@ def test_variants_and_overrides_are_checked(apple):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "mixed_float16"])
-def test_float16_is_refused_with_the_reason(apple, dtype):
+def test_float16_is_refused_with_the_reason(apple: Any, dtype: str) -> None:
     with pytest.raises(VariantError, match="65504"):
         FastVLMBackbone.from_preset(apple, dtype=dtype)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +17,13 @@ from tests.checkpoints.fast_vlm import folders
 from tools import measure_loading
 
 
-def test_a_folder_is_described_without_reading(tmp_path, monkeypatch):
+def test_a_folder_is_described_without_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backbone = folders.make_backbone(folders.PLAIN_TOWER)
     folder = folders.apple_folder(tmp_path / "model", backbone)
 
-    def refuse(self, name):
+    def refuse(self: Any, name: Any) -> None:
         raise AssertionError(f"read {name}")
 
     monkeypatch.setattr(SafetensorsStore, "read", refuse)
@@ -33,7 +37,7 @@ def test_a_folder_is_described_without_reading(tmp_path, monkeypatch):
     assert "2 layers and width 16" in "\n".join(plan.lines())
 
 
-def test_what_cannot_be_loaded_has_no_plan(tmp_path):
+def test_what_cannot_be_loaded_has_no_plan(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no FastVLM folder"):
         estimate(tmp_path)
     folder = folders.apple_folder(tmp_path / "model", folders.make_backbone(folders.PLAIN_TOWER))
@@ -43,7 +47,7 @@ def test_what_cannot_be_loaded_has_no_plan(tmp_path):
         estimate(folder)
 
 
-def test_the_7b_shape_is_named_and_added_up():
+def test_the_7b_shape_is_named_and_added_up() -> None:
     """From names and shapes alone, as the files of the published model have them."""
     shapes = measure_loading.shapes_of(FastVLMVariant.named("fastvlm_7b"))
     total = sum(_product(shape) for shape in shapes.values())
@@ -59,7 +63,7 @@ def test_the_7b_shape_is_named_and_added_up():
     assert len(vision) + counters == 628
 
 
-def _product(shape):
+def _product(shape: Any) -> Any:
     total = 1
     for side in shape:
         total *= side
@@ -67,7 +71,7 @@ def _product(shape):
 
 
 @pytest.mark.full
-def test_generated_folders_load(tmp_path):
+def test_generated_folders_load(tmp_path: Path) -> None:
     folder = tmp_path / "generated"
     numbers = {"num_layers": 1, "hidden_dim": 28, "intermediate_dim": 8, "vocabulary_size": 64}
     measure_loading.generate("fastvlm_0.5b", folder, **numbers, shard_bytes=100_000_000)
@@ -78,7 +82,7 @@ def test_generated_folders_load(tmp_path):
 
 @pytest.mark.full
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_loading_takes_at_most_a_quarter_more_than_the_files(tmp_path, backend):
+def test_loading_takes_at_most_a_quarter_more_than_the_files(tmp_path: Path, backend: str) -> None:
     measure_loading.generate("fastvlm_0.5b", tmp_path)
     figures = measure_loading.measure_in_process(tmp_path, "bfloat16", backend)
     print(figures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -19,17 +20,17 @@ from tests.checkpoints.fast_vlm import folders
 MCI3 = FastVLMConfig.from_variant("fastvithd")
 
 
-def from_timm(architecture="fastvit_mci3", **arguments):
+def from_timm(architecture: str = "fastvit_mci3", **arguments: Any) -> Any:
     config = {"model_type": "timm_wrapper", "architecture": architecture}
     return tower_from_timm(Fields({**config, "model_args": arguments}, "config.json: vision"))
 
 
-def test_the_published_tower():
+def test_the_published_tower() -> None:
     assert from_timm(inference_mode=True) == MCI3
     assert timm_arguments(MCI3, fused=False) == {"inference_mode": False}
 
 
-def test_there_and_back():
+def test_there_and_back() -> None:
     attention = dataclasses.replace(
         folders.PLAIN_TOWER,
         embed_dims=(8, 64),
@@ -59,18 +60,18 @@ def test_there_and_back():
         ({"layers": [2, 2]}, "entries for"),
     ],
 )
-def test_what_is_unknown_is_refused(arguments, said):
+def test_what_is_unknown_is_refused(arguments: Any, said: str) -> None:
     with pytest.raises(CheckpointError, match=said):
         from_timm(**arguments)
 
 
-def test_a_config_without_an_architecture():
+def test_a_config_without_an_architecture() -> None:
     with pytest.raises(CheckpointError, match="vision_config has no 'architecture'"):
         tower_from_timm(Fields({}, "config.json: vision_config"))
 
 
 @pytest.mark.parametrize("tower", [folders.TOWER, folders.PLAIN_TOWER])
-def test_apple_s_names_tell_the_numbers(tower):
+def test_apple_s_names_tell_the_numbers(tower: Any) -> None:
     prefix = "model.vision_tower.vision_tower.model."
     arrays = folders.apple_arrays(folders.make_backbone(tower))
     shapes = {n.removeprefix(prefix): a.shape for n, a in arrays.items() if n.startswith(prefix)}
@@ -79,7 +80,7 @@ def test_apple_s_names_tell_the_numbers(tower):
         assert getattr(found, field) == getattr(tower, field), field
 
 
-def test_other_towers_are_refused():
+def test_other_towers_are_refused() -> None:
     with pytest.raises(CheckpointError, match=r"fused FastViTHD.*blocks\.0\.qkv"):
         tower_from_apple({"blocks.0.qkv": (3, 1)})
     with pytest.raises(CheckpointError, match="none"):

@@ -60,6 +60,7 @@ def test_a_file_gives_the_network_in_its_form(words: str, fused: bool, tmp_path:
         np.testing.assert_array_equal(numbers(loaded(x)), numbers(network(x)))
 
 
+@pytest.mark.once
 def test_a_loaded_network_trains_fuses_and_is_saved(tmp_path: Path) -> None:
     source = FastVLM.from_variant(OTHER, num_classes=2)
     randomize(source)
@@ -86,6 +87,7 @@ def test_a_file_of_another_type(dtype: str, arrays: dict[str, Array], tmp_path: 
     np.testing.assert_array_equal(ours, kernel[:, :, 0, 0].T)
 
 
+@pytest.mark.once
 def test_arguments_that_a_file_leaves_open(arrays: dict[str, Array], tmp_path: Path) -> None:
     network = FastVLM.from_preset(
         write(arrays, tmp_path),

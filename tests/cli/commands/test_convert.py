@@ -22,6 +22,8 @@ from dl_techniques.loading import find
 from tests.checkpoints.fast_vlm.folders import PLAIN_TOWER, apple_folder, make_backbone, numbers
 from tests.checkpoints.vision import small_variants
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def apple(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -56,6 +56,7 @@ def test_the_mildest_that_fits_is_taken(known_sizes: None, megabytes: float, fou
     assert said[-1].startswith(describe(recipe))
 
 
+@pytest.mark.once
 def test_what_cannot_be_reached_is_told(known_sizes: None) -> None:
     with pytest.raises(CompressionError, match=r"0.05 MB cannot be reached: .* 0.10 MB;"):
         recipe_for_size(make_smaller_network(), 0.05)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 
 from dl_techniques.export.litert_vlm.resizing import at_size
 from tests.export.litert_vlm.small_export import MEAN, ROWS, make_model
 from tests.models.vlm.fast_vlm.small_model import pictures
+
+pytestmark = pytest.mark.once
 
 
 def test_its_own_size_is_itself() -> None:

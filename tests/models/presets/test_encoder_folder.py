@@ -55,6 +55,7 @@ def test_the_encoder_of_a_folder(saved: tuple[FastVLM, Path]) -> None:
     assert open_sides.name == "mine" and open_sides(x[:, :16]).shape[1:3] == (2, 4)
 
 
+@pytest.mark.once
 @needs_demo
 def test_the_shipped_encoder_is_that_of_the_shipped_model() -> None:
     encoder = FastVLM.from_preset("demo")

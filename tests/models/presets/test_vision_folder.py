@@ -91,6 +91,7 @@ def test_a_compiled_network_is_a_preset_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(numbers(loaded(pictures())), numbers(network(pictures())))
 
 
+@pytest.mark.once
 def test_overrides_replace_saved_arguments(network: FastVLM, preset: Path) -> None:
     loaded = FastVLM.from_preset(preset, dtype="mixed_bfloat16", name="mine")
     assert loaded.dtype_policy.name == "mixed_bfloat16" and loaded.name == "mine"
@@ -156,6 +157,7 @@ def test_a_config_with_an_unknown_argument(preset: Path) -> None:
     assert "flavour" in refusal(preset)
 
 
+@pytest.mark.once
 def test_weights_of_another_network(preset: Path, tmp_path: Path) -> None:
     other = make_smaller_network(include_top=False, depths=(1, 2))
     other.save_to_preset(tmp_path / "other")
@@ -190,6 +192,7 @@ def test_a_failed_save_leaves_the_old_files(
     assert {path.name: path.read_bytes() for path in preset.iterdir()} == before
 
 
+@pytest.mark.once
 def test_saving_again_replaces(preset: Path) -> None:
     network = make_smaller_network(include_top=False)
     network.reparameterize(fold=True)

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -34,39 +35,40 @@ ASK = {"prompts": "Why?", "images": pictures(1, 3)}
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return make_model()
 
 
 @pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
+def folder(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("presets") / "tiny"
     model.save_to_preset(folder)
     return folder
 
 
 @pytest.fixture
-def copy(folder, tmp_path):
+def copy(folder: Any, tmp_path: Path) -> Any:
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
-def answer(model):
+def answer(model: Any) -> Any:
     return model.generate(ASK, max_new_tokens=6, stop_token_ids=None)
 
 
-def test_saved_and_loaded_models_agree(model, folder):
+def test_saved_and_loaded_models_agree(model: Any, folder: Any) -> None:
     again = FastVLMCausalLM.from_preset(str(folder))
     assert answer(again) == answer(model)
     assert again.preprocessor.get_config() == model.preprocessor.get_config()
 
 
-def test_keras_hub_itself_finds_our_classes(model, folder):
+def test_keras_hub_itself_finds_our_classes(model: Any, folder: Any) -> None:
     again = keras_hub.models.CausalLM.from_preset(str(folder))
     assert type(again) is FastVLMCausalLM and answer(again) == answer(model)
     assert type(keras_hub.models.Backbone.from_preset(str(folder))) is FastVLMBackbone
 
 
-def test_overrides(folder):
+@pytest.mark.once
+def test_overrides(folder: Any) -> None:
     backbone = FastVLMBackbone.from_preset(folder, dtype="bfloat16")
     assert {str(w.dtype) for w in backbone.weights} == {"bfloat16"}
     fresh = FastVLMBackbone.from_preset(folder, load_weights=False)
@@ -77,7 +79,9 @@ def test_overrides(folder):
     )
 
 
-def test_shipped_presets_have_names(folder, tmp_path, monkeypatch):
+def test_shipped_presets_have_names(
+    folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "package"
     shutil.copytree(folder, root / "presets" / "demo")
     monkeypatch.setattr(importlib.resources, "files", lambda name: root)
@@ -87,7 +91,10 @@ def test_shipped_presets_have_names(folder, tmp_path, monkeypatch):
         FastVLMCausalLM.from_preset("dmeo")
 
 
-def test_a_shipped_name_is_found_beside_a_folder_of_that_name(folder, tmp_path, monkeypatch):
+@pytest.mark.once
+def test_a_shipped_name_is_found_beside_a_folder_of_that_name(
+    folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only what is a preset itself stands in front of the shipped one."""
     shipped = presets.shipped_presets()["demo"]
     monkeypatch.chdir(tmp_path)
@@ -112,7 +119,7 @@ def test_a_shipped_name_is_found_beside_a_folder_of_that_name(folder, tmp_path, 
         presets.resolve_preset("demo")
 
 
-def test_unknown_names(tmp_path):
+def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(PresetError, match="nothing-like-it"):
         FastVLMBackbone.from_preset("nothing-like-it")
     with pytest.raises(PresetError, match="config.json"):
@@ -125,7 +132,7 @@ def test_unknown_names(tmp_path):
     "name", ["model.weights.h5", "config.json", "task.json", "preprocessor.json"]
 )
 @pytest.mark.parametrize("keep", [0.0, 0.6])
-def test_files_cut_short(copy, name, keep):
+def test_files_cut_short(copy: Any, name: str, keep: float) -> None:
     file = copy / name
     file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
     with pytest.raises(PresetError, match=name) as caught:
@@ -133,7 +140,7 @@ def test_files_cut_short(copy, name, keep):
     assert "\n" not in str(caught.value) and "cut short" in str(caught.value)
 
 
-def test_a_safetensors_file_cut_short(copy):
+def test_a_safetensors_file_cut_short(copy: Any) -> None:
     header = json.dumps({"x": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
     whole = struct.pack("<Q", len(header)) + header + bytes(16)
     file = copy / "model.safetensors"
@@ -145,7 +152,7 @@ def test_a_safetensors_file_cut_short(copy):
             presets.check_preset(copy)
 
 
-def test_a_keras_file_cut_short(model, tmp_path):
+def test_a_keras_file_cut_short(model: Any, tmp_path: Path) -> None:
     file = tmp_path / "m.keras"
     model.save(file)
     file.write_bytes(file.read_bytes()[:-200])
@@ -153,7 +160,8 @@ def test_a_keras_file_cut_short(model, tmp_path):
         FastVLMCausalLM.from_preset(file)
 
 
-def test_a_preset_of_another_class(tmp_path):
+@pytest.mark.once
+def test_a_preset_of_another_class(tmp_path: Path) -> None:
     other = keras_hub.models.QwenBackbone(
         vocabulary_size=20,
         num_layers=1,
@@ -167,7 +175,7 @@ def test_a_preset_of_another_class(tmp_path):
         FastVLMBackbone.from_preset(tmp_path / "qwen")
 
 
-def test_weights_stored_as_float16(model, tmp_path):
+def test_weights_stored_as_float16(model: Any, tmp_path: Path) -> None:
     """Half the size on disk; the model computes in its own type, on nearly the same weights."""
     model.save_to_preset(tmp_path / "full")
     model.save_to_preset(tmp_path / "half", weights_dtype="float16")
@@ -180,7 +188,7 @@ def test_weights_stored_as_float16(model, tmp_path):
         np.testing.assert_array_equal(a, b.astype("float16").astype("float32"))
 
 
-def test_a_weight_that_does_not_fit(tmp_path):
+def test_a_weight_that_does_not_fit(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "model.weights.h5", "w") as store:
         store["layer/vars/0"] = np.array([1.0, 1e6], "float32")
     with pytest.raises(PresetError, match="float16"):
@@ -190,7 +198,9 @@ def test_a_weight_that_does_not_fit(tmp_path):
 
 @pytest.mark.once
 @pytest.mark.parametrize("options", [{}, {"weights_dtype": "float16"}])
-def test_killed_while_saving_a_preset_is_the_old_or_the_new_one(model, folder, tmp_path, options):
+def test_killed_while_saving_a_preset_is_the_old_or_the_new_one(
+    model: Any, folder: Any, tmp_path: Path, options: Any
+) -> None:
     work = tmp_path / "work"
     old = shutil.copytree(folder, work / "preset")
     (old / "README.md").write_text("mine")
@@ -213,7 +223,7 @@ def test_killed_while_saving_a_preset_is_the_old_or_the_new_one(model, folder, t
 
 
 @pytest.mark.once
-def test_without_room_on_the_disk_the_old_preset_stays(folder, tmp_path):
+def test_without_room_on_the_disk_the_old_preset_stays(folder: Any, tmp_path: Path) -> None:
     """A limit on the size of files fails as a full disk does: in the middle of the weights."""
     work = shutil.copytree(folder, tmp_path / "preset")
     before, child = contents(tmp_path), os.fork()
@@ -230,7 +240,10 @@ def test_without_room_on_the_disk_the_old_preset_stays(folder, tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_saving_again_leaves_nothing_of_the_older_model(model, folder, tmp_path):
+@pytest.mark.once
+def test_saving_again_leaves_nothing_of_the_older_model(
+    model: Any, folder: Any, tmp_path: Path
+) -> None:
     """Weights in one file would be read before those in several, and an old preprocessor too."""
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     bare = FastVLMCausalLM(model.backbone)
@@ -246,7 +259,7 @@ def test_saving_again_leaves_nothing_of_the_older_model(model, folder, tmp_path)
     assert kept <= set(contents(copy))
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_clear_error(model, tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_one_clear_error(model: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     parts = (model, model.backbone, model.preprocessor, model.preprocessor.tokenizer)
     for part in (*parts, model.preprocessor.image_converter, FastVLM.from_variant("nano")):
@@ -257,7 +270,9 @@ def test_a_file_in_the_place_of_the_folder_is_one_clear_error(model, tmp_path):
 
 @pytest.mark.full
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_every_backend_reads_the_folder(model, folder, backend, tmp_path):
+def test_every_backend_reads_the_folder(
+    model: Any, folder: Any, backend: str, tmp_path: Path
+) -> None:
     """The same folder gives the same answer and the same logits elsewhere."""
     inputs = model.preprocessor.generate_preprocess(ASK)
     logits, _ = model.prefill(inputs, model.encode_images(inputs["images"]), 2)

@@ -54,6 +54,7 @@ def small(**options: Any) -> EfficientNetLite:
     return network
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_counts(name: str) -> None:
     network = EfficientNetLite.from_variant(name)
@@ -85,6 +86,7 @@ def test_zeros_lie_where_tensorflow_puts_them(
     assert float(numbers(layer(picture))[0, 0, 0, 0]) == first
 
 
+@pytest.mark.once
 def test_pixels_of_bytes() -> None:
     plain = small()
     scaled = small(include_preprocessing=True)
@@ -139,6 +141,7 @@ def test_trains_and_is_predicted_in_both_forms() -> None:
     assert relative_difference(network.predict(x, verbose=0), before) < 1e-5
 
 
+@pytest.mark.once
 def test_the_network_that_is_exported() -> None:
     network, x = small(), random_array(1, 32, 32, 3)
     copy = copy_of(network, (32, 32))
@@ -156,6 +159,7 @@ def test_the_network_that_is_exported() -> None:
     assert tuple(encoded.shape) == (1, 8, 8, 16)
 
 
+@pytest.mark.once
 def test_parts_are_layers() -> None:
     check_layer(InvertedResidualStage(8, 2, 5, 2, 3), (2, 9, 8, 4))
     check_forms(InvertedResidual(4, expansion=2), (2, 8, 7, 4))

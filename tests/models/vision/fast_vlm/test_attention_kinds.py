@@ -42,6 +42,7 @@ def test_kind_survives_saving_and_folding(kind: str, extent: int | None, tmp_pat
     assert relative_difference(again.predict(x, verbose=0), expected) < TOLERANCE
 
 
+@pytest.mark.once
 def test_weights_fit_all_kinds_and_outputs_differ() -> None:
     full = make("full", None)
     x = random_array(1, 64, 64, 3)

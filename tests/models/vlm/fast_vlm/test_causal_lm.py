@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import keras
 import keras_hub
 import numpy as np
@@ -31,18 +34,18 @@ NEW = 6
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return make_model()
 
 
-def logits(model):
+def logits(model: Any) -> Any:
     """What the model says about a fixed batch, prompts and their pictures."""
     inputs = model.preprocessor.generate_preprocess(ASK)
     out, _ = model.prefill(inputs, model.encode_images(inputs["images"]), 2)
     return keras.ops.convert_to_numpy(out)
 
 
-def test_it_is_a_keras_hub_causal_lm(model):
+def test_it_is_a_keras_hub_causal_lm(model: Any) -> None:
     assert isinstance(model, keras_hub.models.CausalLM)
     assert isinstance(model.sampler, keras_hub.samplers.GreedySampler)
     assert model.context_length == 192
@@ -52,13 +55,13 @@ def test_it_is_a_keras_hub_causal_lm(model):
     assert model.predict(inputs, verbose=0).shape == (1, 192, size)
 
 
-def test_compile_chooses_the_sampler(model):
+def test_compile_chooses_the_sampler(model: Any) -> None:
     other = FastVLMCausalLM(model.backbone, model.preprocessor)
     other.compile(sampler="top_k")
     assert isinstance(other.sampler, keras_hub.samplers.TopKSampler)
 
 
-def test_fit_learns_the_answers():
+def test_fit_learns_the_answers() -> None:
     model = make_model()
     randomize(model, scale=0.1)
     model.compile(keras.optimizers.Adam(0.02))
@@ -71,7 +74,7 @@ def test_fit_learns_the_answers():
         model.fit(RECORDS, y=np.zeros(2))
 
 
-def test_fit_takes_batches_of_several_lengths():
+def test_fit_takes_batches_of_several_lengths() -> None:
     """Keras takes the first two batches for the shape of all on TensorFlow; the third is longer."""
     model = make_model()
     model.compile("sgd")
@@ -86,7 +89,7 @@ def test_fit_takes_batches_of_several_lengths():
     assert np.isfinite(model.fit(dataset, shuffle=False, verbose=0).history["loss"]).all()
 
 
-def test_batches_of_an_update_learn_as_one_large_batch():
+def test_batches_of_an_update_learn_as_one_large_batch() -> None:
     """In rows of several lengths, with answers of several lengths: the same weights."""
     records = [
         {"prompts": "Why? " * (1 + 9 * (i % 2)), "responses": "a red cube " * (1 + i)}
@@ -115,7 +118,7 @@ def test_batches_of_an_update_learn_as_one_large_batch():
     assert step > 1e-3 and np.abs(moved[1] - moved[0]).max() < 1e-4 * step
 
 
-def test_logits_of_the_answers_alone_train_alike():
+def test_logits_of_the_answers_alone_train_alike() -> None:
     records = [
         {"prompts": "Why? " * (1 + i), "responses": "a red cube " * (1 + i % 3)} for i in range(4)
     ]
@@ -141,7 +144,7 @@ def test_logits_of_the_answers_alone_train_alike():
     assert step > 1e-3 and np.abs(same[1] - weights).max() < 1e-4 * step
 
 
-def test_the_preprocessor_can_be_taken_off_and_put_back():
+def test_the_preprocessor_can_be_taken_off_and_put_back() -> None:
     model = make_model()
     preprocessor, model.preprocessor = model.preprocessor, None
     with pytest.raises(ValueError, match="preprocessor"):
@@ -154,7 +157,7 @@ def test_the_preprocessor_can_be_taken_off_and_put_back():
     assert model.predict(inputs, verbose=0).ndim == 3
 
 
-def test_lora_trains_and_is_heard():
+def test_lora_trains_and_is_heard() -> None:
     model = make_model()
     before = logits(model)
     frozen = [np.array(w) for w in model.backbone.vision_encoder.get_weights()]
@@ -168,7 +171,7 @@ def test_lora_trains_and_is_heard():
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_ready_batch_trains_as_fit_does(alone):
+def test_a_ready_batch_trains_as_fit_does(alone: bool) -> None:
     dataset_options = {"max_answer_tokens": 32} if alone else {}
     start, results = make_model().get_weights(), []
     for by_hand in (False, True):
@@ -190,7 +193,7 @@ def test_a_ready_batch_trains_as_fit_does(alone):
     assert np.isfinite(model.test_on_batch((x, y, weight))[0])
 
 
-def test_conversations_are_a_batch_as_well():
+def test_conversations_are_a_batch_as_well() -> None:
     model = make_model()
     model.compile(keras.optimizers.SGD(0.0))
     whole = model.evaluate(RECORDS, batch_size=8, verbose=0)
@@ -200,7 +203,7 @@ def test_conversations_are_a_batch_as_well():
         model.train_on_batch(RECORDS, np.zeros(2))
 
 
-def movement_of_adapters(model):
+def movement_of_adapters(model: Any) -> Any:
     """What one step moves every adapter by, all of them beginning with random values."""
     model.backbone.enable_lora(2, ["query", "value", "feedforward_output_dense"])
     adapters = [v for v in model.backbone.trainable_variables if "lora_kernel" in v.path]
@@ -214,7 +217,7 @@ def movement_of_adapters(model):
     return [np.ravel(a - s) for a, s in zip(after, start, strict=True)]
 
 
-def test_adapters_on_an_int8_decoder_learn_as_on_floats():
+def test_adapters_on_an_int8_decoder_learn_as_on_floats() -> None:
     """The table of the logits is in int8 too, and no gradient may end at its rounding."""
     floats, whole = make_model(), make_model()
     whole.quantize("int8")
@@ -225,7 +228,7 @@ def test_adapters_on_an_int8_decoder_learn_as_on_floats():
     assert np.median(cosines) > 0.95
 
 
-def test_int8_is_close_and_survives_saving(tmp_path):
+def test_int8_is_close_and_survives_saving(tmp_path: Path) -> None:
     model = make_model()
     before = logits(model)
     model.quantize("int8")
@@ -238,7 +241,7 @@ def test_int8_is_close_and_survives_saving(tmp_path):
     np.testing.assert_array_equal(logits(again), after)
 
 
-def steps_of(phases, inputs, tokens):
+def steps_of(phases: Any, inputs: Any, tokens: Any) -> Any:
     """Logits of a prompt and of the tokens that follow, read one by one."""
     rows = phases.encode_images(inputs["images"])
     prompts = align_prompts(inputs, phases.backbone.num_image_tokens)
@@ -251,7 +254,7 @@ def steps_of(phases, inputs, tokens):
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_int8_steps_are_those_of_keras(rows, monkeypatch):
+def test_int8_steps_are_those_of_keras(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     model.quantize("int8")
     ask = {"prompts": ASK["prompts"][:1] * rows, "images": ASK["images"][:1] * rows}
@@ -264,7 +267,7 @@ def test_int8_steps_are_those_of_keras(rows, monkeypatch):
 
 
 @pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX keeps transposed kernels")
-def test_transposed_kernels_follow_the_weights():
+def test_transposed_kernels_follow_the_weights() -> None:
     model = make_model()
     model.quantize("int8")
     ask = {"prompts": ASK["prompts"][:1], "images": ASK["images"][:1]}
@@ -278,7 +281,7 @@ def test_transposed_kernels_follow_the_weights():
     np.testing.assert_array_equal(after, steps_of(Phases(model.backbone), inputs, [3, 5]))
 
 
-def test_keras_file(model, tmp_path):
+def test_keras_file(model: Any, tmp_path: Path) -> None:
     model.compile(keras.optimizers.SGD(0.25), sampler=keras_hub.samplers.TopKSampler(k=3, seed=1))
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
@@ -290,7 +293,7 @@ def test_keras_file(model, tmp_path):
     assert loaded.generate(ASK, max_new_tokens=NEW) == model.generate(ASK, max_new_tokens=NEW)
 
 
-def fused_pair():
+def fused_pair() -> Any:
     """A model around a real, very small vision network, and its logits before fusing."""
     preprocessor = make_preprocessor(image_size=8)
     encoder = FastVLM(
@@ -309,7 +312,7 @@ def fused_pair():
 
 
 @pytest.mark.parametrize("fold", [False, True])
-def test_fusing_changes_nothing_and_is_kept(fold, tmp_path):
+def test_fusing_changes_nothing_and_is_kept(fold: bool, tmp_path: Path) -> None:
     model, before = fused_pair()
     variables = len(model.weights)
     model.reparameterize(fold=fold)
@@ -324,7 +327,7 @@ def test_fusing_changes_nothing_and_is_kept(fold, tmp_path):
     np.testing.assert_allclose(logits(model), before, atol=1e-4 * np.abs(before).max())
 
 
-def test_training_a_fused_model_is_right_or_refused():
+def test_training_a_fused_model_is_right_or_refused() -> None:
     model, _ = fused_pair()
     model.reparameterize(fold=True)
     with pytest.raises(FusionError, match="compile"):

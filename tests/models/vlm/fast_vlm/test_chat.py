@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import keras_hub
 import numpy as np
@@ -22,14 +24,14 @@ FIRST, SECOND = pictures(2, 5)
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     model = make_model()
     # Answers of a random model are mostly broken bytes; let it write letters.
     bias = np.zeros(model.backbone.text_backbone.vocabulary_size)
     return _only_letters(model, bias)
 
 
-def _only_letters(model, bias):
+def _only_letters(model: Any, bias: Any) -> Any:
     """Makes the decoder prefer tokens that are plain words, by the length of their embeddings."""
     tokenizer = model.preprocessor.tokenizer
     table = model.backbone.token_embedding
@@ -44,19 +46,19 @@ def _only_letters(model, bias):
 class Counter:
     """Counts what the phases are asked to do."""
 
-    def __init__(self, monkeypatch, phases):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, phases: Any) -> None:
         self.pictures, self.read = 0, []
         encode, prefill, extend = phases.encode_images, phases.prefill, phases.extend
 
-        def count_encode(images, used=None):
+        def count_encode(images: Any, used: Any = None) -> Any:
             self.pictures += len(images)
             return encode(images, used)
 
-        def count_prefill(prompts, *more):
+        def count_prefill(prompts: Any, *more: Any) -> Any:
             self.read.append(prompts.length)
             return prefill(prompts, *more)
 
-        def count_extend(prompts, *more):
+        def count_extend(prompts: Any, *more: Any) -> Any:
             self.read.append(prompts.length)
             return extend(prompts, *more)
 
@@ -65,14 +67,14 @@ class Counter:
         monkeypatch.setattr(phases, "extend", count_extend)
 
 
-def rerun(model, chat, turn, images, **more):
+def rerun(model: Any, chat: Any, turn: Any, images: Any, **more: Any) -> Any:
     """The answer to question number `turn` when the whole conversation is asked at once."""
     talk = {"messages": list(chat.messages[: 2 * turn + 1]), "images": images}
     return model.generate(talk, max_new_tokens=NEW, **more)
 
 
 @pytest.mark.parametrize("sampler", ["greedy", keras_hub.samplers.TopKSampler(k=4, seed=2)])
-def test_turns_equal_re_running_the_conversation(model, sampler):
+def test_turns_equal_re_running_the_conversation(model: Any, sampler: Any) -> None:
     chat = Chat(model, max_new_tokens=NEW, sampler=sampler)
     turns = [("what is this?", FIRST), ("why is it red?", None), ("and this cat?", SECOND)]
     answers = ["".join(chat.ask(question, images)) for question, images in turns]
@@ -83,7 +85,7 @@ def test_turns_equal_re_running_the_conversation(model, sampler):
         assert answers == [rerun(model, chat, i, seen[i], sampler=sampler) for i in range(3)]
 
 
-def test_nothing_is_computed_twice(model, monkeypatch):
+def test_nothing_is_computed_twice(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = Chat(model, max_new_tokens=NEW)
     counter = Counter(monkeypatch, model.phases)
     "".join(chat.ask("what is this?", FIRST))
@@ -96,14 +98,16 @@ def test_nothing_is_computed_twice(model, monkeypatch):
     assert counter.pictures == 2 and len(counter.read) == 3
 
 
-def count_steps(monkeypatch, phases):
+def count_steps(monkeypatch: pytest.MonkeyPatch, phases: Any) -> Any:
     """A list that grows by the number of tokens of every decoding step."""
     steps, decode = [], phases.decode_step
     monkeypatch.setattr(phases, "decode_step", lambda *a: steps.append(len(a[0])) or decode(*a))
     return steps
 
 
-def test_the_work_of_a_turn_does_not_grow_with_the_turns(model, monkeypatch):
+def test_the_work_of_a_turn_does_not_grow_with_the_turns(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A turn reads its own tokens once, however many turns went before; a step reads one."""
     chat, steps = Chat(model, max_new_tokens=NEW), count_steps(monkeypatch, model.phases)
     counter = Counter(monkeypatch, model.phases)
@@ -117,7 +121,7 @@ def test_the_work_of_a_turn_does_not_grow_with_the_turns(model, monkeypatch):
     assert sum(counter.read) + len(steps) <= len(chat._read) + 5 * NEW
 
 
-def test_a_second_question_reads_a_seventh_of_the_first(monkeypatch):
+def test_a_second_question_reads_a_seventh_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published models' 256 rows a picture: neither encoded nor read a second time."""
     picture = keras.Input((32, 32, 3))
     encoder = keras.Model(picture, keras.layers.Conv2D(6, 2, 2)(picture))
@@ -134,7 +138,7 @@ def test_a_second_question_reads_a_seventh_of_the_first(monkeypatch):
     assert counter.read[1] <= 0.15 * counter.read[0]
 
 
-def test_an_abandoned_answer_is_remembered_as_far_as_read(model):
+def test_an_abandoned_answer_is_remembered_as_far_as_read(model: Any) -> None:
     chat = Chat(model, max_new_tokens=NEW)
     answer = chat.ask("what is this?", FIRST)
     heard = next(answer)
@@ -143,7 +147,7 @@ def test_an_abandoned_answer_is_remembered_as_far_as_read(model):
     assert after == rerun(model, chat, 1, [FIRST])
 
 
-def test_refused_questions_leave_the_chat_as_it_was(model):
+def test_refused_questions_leave_the_chat_as_it_was(model: Any) -> None:
     chat = Chat(model, max_new_tokens=NEW)
     "".join(chat.ask("what is this?", FIRST))
     before = list(chat.messages)
@@ -154,7 +158,9 @@ def test_refused_questions_leave_the_chat_as_it_was(model):
     assert "".join(chat.ask("why is it red?")) == rerun(model, chat, 1, [FIRST])
 
 
-def test_a_silent_answer_passes_its_pictures_on(model, monkeypatch):
+def test_a_silent_answer_passes_its_pictures_on(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chat = Chat(model, max_new_tokens=NEW)
     monkeypatch.setattr(model, "_detokenize", lambda ids: "")
     assert "".join(chat.ask("what is this?", FIRST)) == ""
@@ -165,7 +171,9 @@ def test_a_silent_answer_passes_its_pictures_on(model, monkeypatch):
     assert chat.messages[1]["content"] == rerun(model, chat, 0, [FIRST])
 
 
-def test_a_failure_while_answering_loses_nothing(model, monkeypatch):
+def test_a_failure_while_answering_loses_nothing(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chat = Chat(model, max_new_tokens=NEW)
     "".join(chat.ask("what is this?", FIRST))
     expected = Chat(model, max_new_tokens=NEW)
@@ -178,7 +186,7 @@ def test_a_failure_while_answering_loses_nothing(model, monkeypatch):
     assert "".join(chat.ask("why is it red?")) == "".join(expected.ask("why is it red?"))
 
 
-def test_reset_and_the_system_prompt(model):
+def test_reset_and_the_system_prompt(model: Any) -> None:
     chat = Chat(model, system_prompt="be kind", max_new_tokens=NEW)
     first = "".join(chat.ask("what is this?", FIRST))
     chat.reset()
@@ -189,14 +197,14 @@ def test_reset_and_the_system_prompt(model):
     assert told == first
 
 
-def test_beam_search_cannot_chat(model):
+def test_beam_search_cannot_chat(model: Any) -> None:
     with pytest.raises(ValueError, match="beam"):
         Chat(model, sampler="beam")
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("question", [None, 7, b"Why?", "a\udcff"])
-def test_questions_that_are_no_text(model, question):
+def test_questions_that_are_no_text(model: Any, question: Any) -> None:
     chat = Chat(model, max_new_tokens=2)
     for images in (None, FIRST):
         with pytest.raises(PromptError, match="^the question (must be a str|cannot be written)"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -19,15 +21,15 @@ TALKS = {
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return make_model()
 
 
-def first(number):
+def first(number: Any) -> Any:
     return {key: texts[:number] for key, texts in TALKS.items()}
 
 
-def alone(model, talks):
+def alone(model: Any, talks: Any) -> Any:
     """Loss of every conversation by itself."""
     rows = zip(talks["prompts"], talks["responses"], strict=True)
     return [
@@ -35,7 +37,7 @@ def alone(model, talks):
     ]
 
 
-def per_token(model, single, weights=(1, 1, 1, 1, 1), batch_size=2):
+def per_token(model: Any, single: Any, weights: Any = (1, 1, 1, 1, 1), batch_size: int = 2) -> Any:
     """Mean of the batches' losses, each the mean over its target tokens."""
     rows = model.preprocessor.encode(first(len(single)), learn=True)
     targets = np.array([row.learn[1:].sum() for row in rows])
@@ -46,7 +48,7 @@ def per_token(model, single, weights=(1, 1, 1, 1, 1), batch_size=2):
     )
 
 
-def test_predict_gives_a_row_for_each_conversation(model):
+def test_predict_gives_a_row_for_each_conversation(model: Any) -> None:
     whole = model.predict(first(5), batch_size=5, verbose=0)
     assert whole.shape[0] == 5
     for number, size in ((2, None), (3, 2), (5, 4)):
@@ -56,7 +58,7 @@ def test_predict_gives_a_row_for_each_conversation(model):
     assert model.predict(ready, verbose=0).shape[0] == 3
 
 
-def test_the_loss_is_the_mean_over_the_conversations(model):
+def test_the_loss_is_the_mean_over_the_conversations(model: Any) -> None:
     """Whatever the batch: copies that fill one up do not count."""
     single = alone(model, first(5))
     assert max(single) > 1.1 * min(single)
@@ -66,7 +68,7 @@ def test_the_loss_is_the_mean_over_the_conversations(model):
         assert 0 <= accuracy <= 1
 
 
-def test_validation_split_holds_the_last_ones_out(model):
+def test_validation_split_holds_the_last_ones_out(model: Any) -> None:
     fitted = make_model()
     fitted.compile(keras.optimizers.SGD(0.0), sampler="greedy")
     single = alone(model, first(5))
@@ -76,7 +78,7 @@ def test_validation_split_holds_the_last_ones_out(model):
     np.testing.assert_allclose(history.history["loss"], [per_token(model, single[:3])], 1e-4)
 
 
-def test_weights_of_conversations(model):
+def test_weights_of_conversations(model: Any) -> None:
     single, weights = np.array(alone(model, first(5))), np.array([1.0, 0, 2, 0.5, 3], "float32")
     options = {"batch_size": 2, "verbose": 0}
     loss, _ = model.evaluate(first(5), sample_weight=weights, **options)
@@ -97,7 +99,7 @@ def test_weights_of_conversations(model):
 
 
 @pytest.mark.once
-def test_weights_follow_the_order_and_the_split():
+def test_weights_follow_the_order_and_the_split() -> None:
     data = Weighted(to_records(first(5)), [1, 2, 3, 4, 5])
     rest, held = data.split(0.3)
     assert rest.weights.tolist() == [1, 2, 3] and held.weights.tolist() == [4, 5]
@@ -134,6 +136,8 @@ def test_weights_follow_the_order_and_the_split():
         ({"y": np.ones(5)}, "not into y"),
     ],
 )
-def test_arguments_that_do_not_go_with_conversations(model, arguments, match):
+def test_arguments_that_do_not_go_with_conversations(
+    model: Any, arguments: Any, match: str
+) -> None:
     with pytest.raises(PromptError, match=match):
         model.fit(first(5), verbose=0, **arguments)

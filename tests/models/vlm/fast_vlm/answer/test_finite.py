@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import keras_hub
 import numpy as np
@@ -24,21 +27,21 @@ SAMPLERS = ["greedy", "top_k", "top_p", "random", "beam"]
 class Own(keras_hub.samplers.Sampler):
     """A user's own."""
 
-    def get_next_token(self, probabilities):
+    def get_next_token(self, probabilities: Any) -> Any:
         return keras.ops.argmax(probabilities, axis=-1)
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return make_model()
 
 
 @pytest.fixture
-def broken(model):
+def broken(model: Any) -> Iterator[Any]:
     """Spoils single weights of the model, and mends them afterwards."""
     kept = []
 
-    def spoil(weight, place, value):
+    def spoil(weight: Any, place: Any, value: Any) -> None:
         values = keras.ops.convert_to_numpy(weight)
         kept.append((weight, values))
         values = values.copy()
@@ -50,13 +53,13 @@ def broken(model):
         weight.assign(values)
 
 
-def bias_of(model):
+def bias_of(model: Any) -> Any:
     return next(w for w in model.backbone.projector.weights if w.path.endswith("bias"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("sampler", [*SAMPLERS, Own()])
-def test_a_spoilt_projector(model, broken, sampler, value):
+def test_a_spoilt_projector(model: Any, broken: Any, sampler: Any, value: Any) -> None:
     bias = bias_of(model)
     broken(bias, 0, value)
     with pytest.raises(NonFiniteError, match="^the picture features are not finite") as caught:
@@ -67,14 +70,14 @@ def test_a_spoilt_projector(model, broken, sampler, value):
 
 
 @pytest.mark.parametrize("sampler", ["greedy", "beam"])
-def test_a_batch_names_the_prompt(model, broken, sampler):
+def test_a_batch_names_the_prompt(model: Any, broken: Any, sampler: str) -> None:
     broken(bias_of(model), 0, np.nan)
     ask = {"prompts": ["Why?", "What is it?"], "images": [None, PICTURE]}
     with pytest.raises(NonFiniteError, match="^prompt 1: the picture features"):
         model.generate(ask, max_new_tokens=3, sampler=sampler)
 
 
-def test_prefill_is_named(model, broken):
+def test_prefill_is_named(model: Any, broken: Any) -> None:
     norm = model.backbone.text_backbone.layer_norm.weights[0]
     broken(norm, 3, np.nan)
     for ask in (WITH, WITHOUT):
@@ -84,13 +87,13 @@ def test_prefill_is_named(model, broken):
 
 
 @pytest.fixture
-def second_step(monkeypatch):
+def second_step(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Spoils the logits of a row in the second step."""
 
-    def spoil(row):
+    def spoil(row: Any) -> Any:
         steps, real = [], Phases.decode_step
 
-        def decode_step(self, tokens, state):
+        def decode_step(self: Any, tokens: Any, state: Any) -> Any:
             logits, state = real(self, tokens, state)
             steps.append(keras.ops.convert_to_numpy(tokens))
             if len(steps) == 2:
@@ -105,14 +108,14 @@ def second_step(monkeypatch):
 
 
 @pytest.mark.parametrize("sampler", ["greedy", "top_k", "beam"])
-def test_the_step_is_named(model, second_step, sampler):
+def test_the_step_is_named(model: Any, second_step: Any, sampler: str) -> None:
     second_step(0)
     options = {"max_new_tokens": 6, "stop_token_ids": None, "sampler": sampler}
     with pytest.raises(NonFiniteError, match="^the logits of step 2 .* load the model as float32"):
         model.generate(WITH, **options)
 
 
-def test_rows_that_are_done_harm_nobody(model, second_step):
+def test_rows_that_are_done_harm_nobody(model: Any, second_step: Any) -> None:
     """The first row ends with its first token; what it goes on computing is looked at by no one."""
     bare = FastVLMCausalLM(model.backbone)
     inputs = model.preprocessor.generate_preprocess(["Why?", "What is the red ball?"])
@@ -125,7 +128,7 @@ def test_rows_that_are_done_harm_nobody(model, second_step):
     assert len(steps) == 4 and min(s.min() for s in steps) >= 0
 
 
-def test_a_chat_goes_on_when_the_weights_are_mended(model, broken):
+def test_a_chat_goes_on_when_the_weights_are_mended(model: Any, broken: Any) -> None:
     chat = Chat(model, max_new_tokens=3)
     expected = "".join(Chat(model, max_new_tokens=3).ask("Why?", images=PICTURE))
     bias = bias_of(model)
@@ -141,7 +144,7 @@ def test_a_chat_goes_on_when_the_weights_are_mended(model, broken):
     assert "".join(chat.ask("Why?")) == expected
 
 
-def test_pixels_that_are_not_finite(model):
+def test_pixels_that_are_not_finite(model: Any) -> None:
     """Arrays of one's own: no weight is to blame."""
     inputs = model.preprocessor.generate_preprocess(WITH)
     inputs["images"] = np.full_like(inputs["images"], np.nan)
@@ -151,7 +154,7 @@ def test_pixels_that_are_not_finite(model):
 
 
 @pytest.mark.parametrize("kind", ["GreedySampler", "TopKSampler", "TopPSampler", "RandomSampler"])
-def test_only_the_spoilt_rows_are_marked(kind):
+def test_only_the_spoilt_rows_are_marked(kind: str) -> None:
     logits = np.random.default_rng(0).normal(size=(5, 9)).astype("float32")
     for row, value in ((1, np.nan), (3, -np.inf), (4, np.inf)):
         logits[row, 2] = value
@@ -163,7 +166,7 @@ def test_only_the_spoilt_rows_are_marked(kind):
         assert (tokens[[0, 2]] >= 0).all()
 
 
-def test_greedy_answers_draw_no_numbers(model, monkeypatch):
+def test_greedy_answers_draw_no_numbers(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys are made of all pixels of a batch."""
     from dl_techniques.models.vlm.fast_vlm.answer.requests import Request
 

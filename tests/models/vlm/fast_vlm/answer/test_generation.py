@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import keras_hub
 import numpy as np
@@ -26,15 +28,15 @@ SAMPLERS = {
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return make_model()
 
 
-def arrays(model, questions=QUESTIONS, images=IMAGES):
+def arrays(model: Any, questions: Any = QUESTIONS, images: Any = IMAGES) -> Any:
     return model.preprocessor.generate_preprocess({"prompts": questions, "images": images})
 
 
-def tokens(model, inputs, sampler, **more):
+def tokens(model: Any, inputs: Any, sampler: Any, **more: Any) -> Any:
     """New tokens of every row, by the array interface of a model without preprocessor."""
     more = {"max_new_tokens": NEW, "stop_token_ids": (40, 41, 42), **more}
     out = bare_of(model).generate(inputs, sampler=sampler, **more)
@@ -42,13 +44,13 @@ def tokens(model, inputs, sampler, **more):
 
 
 @functools.cache
-def bare_of(model):
+def bare_of(model: Any) -> Any:
     """The same weights, arrays in and arrays out."""
     return FastVLMCausalLM(model.backbone)
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
-def test_a_batch_equals_its_prompts_one_by_one(model, name):
+def test_a_batch_equals_its_prompts_one_by_one(model: Any, name: Any) -> None:
     """Unequal lengths, 1, 0 and 2 pictures; stop tokens end rows at different times."""
     together = tokens(model, arrays(model), SAMPLERS[name])
     alone = [
@@ -60,7 +62,7 @@ def test_a_batch_equals_its_prompts_one_by_one(model, name):
     assert all(0 < len(row) <= NEW for row in together)
 
 
-def test_greedy_equals_the_plain_forward_pass(model):
+def test_greedy_equals_the_plain_forward_pass(model: Any) -> None:
     """64 cached steps, beyond the point where a step is recorded, against one pass without."""
     inputs = arrays(model, QUESTIONS[:1], IMAGES[:1])
     got = tokens(model, inputs, "greedy", stop_token_ids=None, max_new_tokens=64)[0]
@@ -74,7 +76,7 @@ def test_greedy_equals_the_plain_forward_pass(model):
 
 
 @pytest.mark.full
-def test_uncompiled_equals_compiled(model):
+def test_uncompiled_equals_compiled(model: Any) -> None:
     inputs = arrays(model, QUESTIONS[:1], IMAGES[:1])
     eager = FastVLMCausalLM(model.backbone)
     eager.compile(run_eagerly=True)
@@ -83,7 +85,7 @@ def test_uncompiled_equals_compiled(model):
     assert out["token_ids"][:, :2].tolist() == expected
 
 
-def test_beam_search_finds_the_best_sequence(model):
+def test_beam_search_finds_the_best_sequence(model: Any) -> None:
     """One beam is greedy; as many beams as tokens find the best pair of tokens."""
     inputs = arrays(model, QUESTIONS[:1], IMAGES[:1])
     narrow = keras_hub.samplers.BeamSampler(num_beams=1)
@@ -102,7 +104,7 @@ def test_beam_search_finds_the_best_sequence(model):
     assert best == [int(i) for i in np.unravel_index(np.argmax(totals), totals.shape)]
 
 
-def test_stop_tokens_end_a_row(model):
+def test_stop_tokens_end_a_row(model: Any) -> None:
     inputs = arrays(model)
     free = tokens(model, inputs, "greedy", stop_token_ids=None)
     stop = free[2][3]
@@ -112,13 +114,13 @@ def test_stop_tokens_end_a_row(model):
         assert short == long[:end]
 
 
-def test_automatic_stop_tokens_are_the_tokenizers(model):
+def test_automatic_stop_tokens_are_the_tokenizers(model: Any) -> None:
     tokenizer = model.preprocessor.tokenizer
     assert model.stop_ids("auto") == (tokenizer.end_token_id, tokenizer.end_token2_id)
     assert model.stop_ids(None) == ()
 
 
-def test_seeds(model):
+def test_seeds(model: Any) -> None:
     """Same seed, same answer; equal rows of a batch differ; a seed per row is taken as it is."""
     ask = {"prompts": ["Why?"] * 2, "images": [IMAGES[0]] * 2}
     sampler = keras_hub.samplers.RandomSampler(seed=9)
@@ -132,9 +134,9 @@ def test_seeds(model):
     assert tokens(model, inputs, unseeded) != tokens(model, inputs, unseeded)
 
 
-def test_a_sampler_of_ones_own(model):
+def test_a_sampler_of_ones_own(model: Any) -> None:
     class Second(keras_hub.samplers.Sampler):
-        def get_next_token(self, probabilities):
+        def get_next_token(self, probabilities: Any) -> Any:
             from keras import ops
 
             return ops.top_k(probabilities, k=2)[1][:, 1]
@@ -145,14 +147,14 @@ def test_a_sampler_of_ones_own(model):
     assert got == [[int(np.argsort(np.array(logits)[0])[-2])]]
 
 
-def test_unsupported_samplers_are_refused(model):
+def test_unsupported_samplers_are_refused(model: Any) -> None:
     with pytest.raises(ValueError, match="ContrastiveSampler"):
         model.generate("Why?", sampler="contrastive")
     with pytest.raises(ValueError, match="beam"):
         model.stream("Why?", sampler="beam")
 
 
-def test_text_in_text_out(model):
+def test_text_in_text_out(model: Any) -> None:
     """A single prompt gives a string, a list a list; the prompt is given back on request."""
     single = model.generate({"prompts": "Why?", "images": IMAGES[0]}, max_new_tokens=NEW)
     batch = model.generate({"prompts": ["Why?"], "images": [IMAGES[0]]}, max_new_tokens=NEW)
@@ -164,11 +166,11 @@ def test_text_in_text_out(model):
     assert model.generate(talk, max_new_tokens=NEW) == single
 
 
-def test_a_dataset_of_batches(model):
+def test_a_dataset_of_batches(model: Any) -> None:
     """As tf.data gives it: an iterator over NumPy batches, answered one after the other."""
 
     class Dataset:
-        def as_numpy_iterator(self):
+        def as_numpy_iterator(self) -> Iterator[Any]:
             yield {"prompts": np.array([b"Why?", b"What?"])}
             yield {"prompts": np.array([b"Why not?"])}
 
@@ -176,7 +178,7 @@ def test_a_dataset_of_batches(model):
     assert told == model.generate(["Why?", "What?", "Why not?"], max_new_tokens=2)
 
 
-def test_stop_tokens_are_ids(model):
+def test_stop_tokens_are_ids(model: Any) -> None:
     """Of a text the tokenizer gives them; nothing is converted in silence."""
     assert model.stop_ids(np.array([3, 4])) == (3, 4) and model.stop_ids([]) == ()
     for wrong in (["."], ".", "autos", [1.5], [-3], 5, [None]):
@@ -184,7 +186,7 @@ def test_stop_tokens_are_ids(model):
             model.generate("Why?", stop_token_ids=wrong)
 
 
-def test_lengths(model):
+def test_lengths(model: Any) -> None:
     """max_length counts the prompt; max_new_tokens does not; neither passes the context."""
     inputs = arrays(model, QUESTIONS[:1], IMAGES[:1])
     prompt = int(inputs["padding_mask"].sum())
@@ -196,7 +198,7 @@ def test_lengths(model):
     assert len(short.token_ids) == 5
 
 
-def test_stream_equals_generate_and_cuts_between_characters(model):
+def test_stream_equals_generate_and_cuts_between_characters(model: Any) -> None:
     ask = {"prompts": "Why?", "images": IMAGES[0]}
     stream = model.stream(ask, max_new_tokens=30, stop_token_ids=None)
     pieces = list(stream)
@@ -205,7 +207,9 @@ def test_stream_equals_generate_and_cuts_between_characters(model):
     assert len(stream.token_ids) == 30 and stream.finished
 
 
-def test_a_stream_starts_the_model_only_when_read(model, monkeypatch):
+def test_a_stream_starts_the_model_only_when_read(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     monkeypatch.setattr(type(model.phases), "prefill", lambda *a: calls.append(a) or 1 / 0)
     stream = model.stream("Why?")
@@ -214,7 +218,7 @@ def test_a_stream_starts_the_model_only_when_read(model, monkeypatch):
         next(stream)
 
 
-def test_phases_by_hand_equal_generate(model):
+def test_phases_by_hand_equal_generate(model: Any) -> None:
     """What serving and export do."""
     inputs = arrays(model)
     expected = tokens(model, inputs, "greedy", stop_token_ids=None)
@@ -226,7 +230,7 @@ def test_phases_by_hand_equal_generate(model):
     assert np.stack(rows, axis=1).tolist() == expected
 
 
-def test_bad_prompts(model):
+def test_bad_prompts(model: Any) -> None:
     long = "ball " * CONTEXT
     with pytest.raises(PromptError, match="no room"):
         model.generate(long)
@@ -242,7 +246,7 @@ def test_bad_prompts(model):
         model.generate("Why?", max_new_tokens=0)
 
 
-def test_without_a_preprocessor_stop_tokens_must_be_given(model):
+def test_without_a_preprocessor_stop_tokens_must_be_given(model: Any) -> None:
     inputs = arrays(model, QUESTIONS[:1], IMAGES[:1])
     with pytest.raises(ValueError, match="auto"):
         tokens(model, inputs, "greedy", stop_token_ids="auto")

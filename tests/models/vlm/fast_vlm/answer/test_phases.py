@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import keras
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from dl_techniques.errors import PromptError
 from dl_techniques.models.vlm.fast_vlm.answer.alignment import align_prompts, bucket, prompt_bucket
 from dl_techniques.models.vlm.fast_vlm.answer.phases import Phases
 from dl_techniques.runtime.compile import compile_function
+from tests.helpers import numbers
 from tests.models.vlm.fast_vlm.small_model import (
     TOKENS,
     make_backbone,
@@ -19,21 +21,17 @@ from tests.models.vlm.fast_vlm.small_model import (
 LENGTHS, IMAGES = [14, 7, 21], [1, 0, 2]
 
 
-def numpy(x):
-    return keras.ops.convert_to_numpy(x)
-
-
 @pytest.fixture(scope="module")
-def phases():
+def phases() -> Any:
     return Phases(make_backbone())
 
 
 @pytest.fixture(scope="module")
-def opt_phases():
+def opt_phases() -> Any:
     return Phases(make_backbone("opt"))
 
 
-def plain_logits(backbone, inputs, steps):
+def plain_logits(backbone: Any, inputs: Any, steps: Any) -> Any:
     """Logits of right-padded rows, each followed by its steps, by the plain forward pass."""
     inputs = {k: np.array(v) for k, v in inputs.items()}
     for i, row in enumerate(steps):
@@ -43,23 +41,23 @@ def plain_logits(backbone, inputs, steps):
     run = compile_function(
         lambda x: backbone.decoder.logits(backbone(x, training=False)), backbone.variables
     )
-    return numpy(run({k: v.astype("int32") if v.dtype == bool else v for k, v in inputs.items()}))
+    return numbers(run({k: v.astype("int32") if v.dtype == bool else v for k, v in inputs.items()}))
 
 
-def test_buckets_grow_in_halves():
+def test_buckets_grow_in_halves() -> None:
     sizes = [bucket(n) for n in range(1, 400)]
     assert all(size >= n for n, size in enumerate(sizes, 1))
     assert sorted(set(sizes)) == [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
 
 
-def test_long_prompts_grow_in_eighths():
+def test_long_prompts_grow_in_eighths() -> None:
     sizes = [prompt_bucket(n) for n in range(1, 1100)]
     assert all(n <= size <= bucket(n) for n, size in enumerate(sizes, 1))
     assert sizes[:256] == [bucket(n) for n in range(1, 257)]
     assert all(size <= 1.125 * n for n, size in enumerate(sizes, 1) if n > 256)
 
 
-def test_prompts_end_together(rng):
+def test_prompts_end_together(rng: np.random.Generator) -> None:
     inputs = random_inputs(rng, LENGTHS, IMAGES)
     prompts = align_prompts(inputs, TOKENS)
     assert prompts.token_ids.shape == (3, 24) and prompts.length == 21
@@ -71,14 +69,16 @@ def test_prompts_end_together(rng):
 
 
 @pytest.mark.parametrize("mask", [[[0, 0, 0]], [[0, 1, 1]], [[1, 0, 1]]])
-def test_other_padding_is_refused(mask):
+def test_other_padding_is_refused(mask: Any) -> None:
     inputs = {"token_ids": [[1, 2, 3]], "padding_mask": np.array(mask)}
     with pytest.raises(PromptError, match="padding_mask"):
         align_prompts({**inputs, "vision_indices": np.zeros((1, 0))}, TOKENS)
 
 
 @pytest.mark.parametrize("which", ["phases", "opt_phases"])
-def test_prefill_and_steps_equal_the_plain_forward_pass(which, rng, request):
+def test_prefill_and_steps_equal_the_plain_forward_pass(
+    which: str, rng: np.random.Generator, request: pytest.FixtureRequest
+) -> None:
     """A batch of unequal rows with 1, 0 and 2 pictures: logits as of each row alone."""
     phases = request.getfixturevalue(which)
     inputs = random_inputs(rng, LENGTHS, IMAGES)
@@ -86,10 +86,10 @@ def test_prefill_and_steps_equal_the_plain_forward_pass(which, rng, request):
     rows = phases.encode_images(inputs["images"], prompts.used)
     logits, state = phases.prefill(prompts, rows, 48)
     steps = rng.integers(5, 250, (3, 4)).astype("int32")
-    got = [numpy(logits)]
+    got = [numbers(logits)]
     for tokens in steps.T:
         logits, state = phases.decode_step(tokens, state)
-        got.append(numpy(logits))
+        got.append(numbers(logits))
     assert state.index == 25 and state.capacity == 48
     expected = plain_logits(phases.backbone, inputs, steps)
     for i, length in enumerate(LENGTHS):
@@ -97,7 +97,7 @@ def test_prefill_and_steps_equal_the_plain_forward_pass(which, rng, request):
             np.testing.assert_allclose(logits[i], expected[i, length - 1 + step], atol=2e-4)
 
 
-def test_extending_equals_reading_at_once(phases, rng):
+def test_extending_equals_reading_at_once(phases: Any, rng: np.random.Generator) -> None:
     """A conversation read in two pieces, with a rollback between them and a new picture."""
     inputs = random_inputs(rng, [20], [2])
     whole = align_prompts(inputs, TOKENS)
@@ -118,33 +118,35 @@ def test_extending_equals_reading_at_once(phases, rng):
     }
     prompts = align_prompts(rest, TOKENS)
     logits, state = phases.extend(prompts, rows[:, TOKENS:], state, 5)
-    np.testing.assert_allclose(numpy(logits), numpy(expected), atol=1e-4)
+    np.testing.assert_allclose(numbers(logits), numbers(expected), atol=1e-4)
     assert state.index == 20
 
 
-def test_unused_picture_slots_are_not_encoded(phases, rng):
+def test_unused_picture_slots_are_not_encoded(phases: Any, rng: np.random.Generator) -> None:
     images = rng.uniform(0, 1, (2, 2, 32, 32, 3)).astype("float32")
     images[0, 1] = np.nan
     used = np.array([[True, False], [True, True]])
-    rows = numpy(phases.encode_images(images, used))
+    rows = numbers(phases.encode_images(images, used))
     assert rows.shape == (2, 2 * TOKENS, 32) and np.isfinite(rows).all()
-    alone = numpy(phases.encode_images(images[1:, 1:]))
+    alone = numbers(phases.encode_images(images[1:, 1:]))
     np.testing.assert_allclose(rows[1:, TOKENS:], alone, atol=1e-5)
 
 
-def test_many_pictures_equal_one_by_one(phases, rng):
+def test_many_pictures_equal_one_by_one(phases: Any, rng: np.random.Generator) -> None:
     images = rng.uniform(0, 1, (11, 1, 32, 32, 3)).astype("float32")
-    together = numpy(phases.encode_images(images))
-    one_by_one = np.concatenate([numpy(phases.encode_images(images[i : i + 1])) for i in range(11)])
+    together = numbers(phases.encode_images(images))
+    one_by_one = np.concatenate(
+        [numbers(phases.encode_images(images[i : i + 1])) for i in range(11)]
+    )
     np.testing.assert_allclose(together, one_by_one, atol=1e-5)
 
 
-def test_no_picture_needs_no_encoder(phases):
+def test_no_picture_needs_no_encoder(phases: Any) -> None:
     rows = phases.encode_images(np.zeros((2, 0, 32, 32, 3), "float32"))
     assert rows.shape == (2, 0, 32)
 
 
-def test_a_full_cache_is_refused(phases, rng):
+def test_a_full_cache_is_refused(phases: Any, rng: np.random.Generator) -> None:
     prompts = align_prompts(random_inputs(rng, [16], [1]), TOKENS)
     rows = np.zeros((1, TOKENS, 32), "float32")
     _, state = phases.prefill(prompts, rows, 16)
@@ -152,15 +154,15 @@ def test_a_full_cache_is_refused(phases, rng):
         phases.decode_step(np.array([1]), state)
 
 
-def test_replaced_weights_are_seen(rng):
+def test_replaced_weights_are_seen(rng: np.random.Generator) -> None:
     """LoRA adds variables: a graph compiled before must not be used again."""
     backbone = make_backbone()
     phases = Phases(backbone)
     prompts = align_prompts(random_inputs(rng, [8], [1]), TOKENS)
     rows = phases.encode_images(np.zeros((1, 1, 32, 32, 3), "float32"))
-    before = numpy(phases.prefill(prompts, rows, 24)[0])
+    before = numbers(phases.prefill(prompts, rows, 24)[0])
     backbone.enable_lora(2)
     for weight in backbone.trainable_weights:
         weight.assign(rng.normal(0, 0.5, weight.shape))
-    after = numpy(phases.prefill(prompts, rows, 24)[0])
+    after = numbers(phases.prefill(prompts, rows, 24)[0])
     assert np.abs(after - before).max() > 1e-2

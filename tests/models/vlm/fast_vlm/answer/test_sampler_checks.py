@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import keras
 import keras_hub
 import numpy as np
@@ -24,19 +27,19 @@ NAN, INF = float("nan"), float("inf")
 class Drawn(keras_hub.samplers.Sampler):
     """A user's own sampler, which draws from all tokens."""
 
-    def get_next_token(self, probabilities):
+    def get_next_token(self, probabilities: Any) -> Any:
         noise = keras.random.uniform(keras.ops.shape(probabilities))
         return keras.ops.argmax(keras.ops.log(probabilities) - keras.ops.log(-keras.ops.log(noise)))
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return make_model()
 
 
 @pytest.mark.parametrize("kind", [TopK, TopP, Random, Beam, Drawn])
 @pytest.mark.parametrize("temperature", [0, np.float32(1e-39), 1e-30])
-def test_no_temperature_is_greedy(model, kind, temperature):
+def test_no_temperature_is_greedy(model: Any, kind: Any, temperature: Any) -> None:
     sampler = kind(temperature=temperature)
     expected = model.generate(ASK, max_new_tokens=4, sampler="greedy")
     assert model.generate(ASK, max_new_tokens=4, sampler=sampler, seed=1) == expected
@@ -44,7 +47,7 @@ def test_no_temperature_is_greedy(model, kind, temperature):
 
 @pytest.mark.parametrize("kind", [TopK, TopP, Random])
 @pytest.mark.parametrize("logits", [[3.0, 7, 7, -9], [0.0, -1e5, 4e4, 4e4], [-5e5, -2e5, -2e5, 0]])
-def test_division_that_overflows_is_greedy(kind, logits):
+def test_division_that_overflows_is_greedy(kind: Any, logits: Any) -> None:
     """Of equal tokens the first: a draw among them would not be greedy."""
     more = {} if kind is Random else {"k": 4}
     sampler = kind(temperature=1.2e-38, **more)
@@ -54,14 +57,14 @@ def test_division_that_overflows_is_greedy(kind, logits):
     assert set(keras.ops.convert_to_numpy(got).tolist()) == {int(np.argmax(logits))}
 
 
-def test_beams_whose_division_overflows_are_greedy(model):
+def test_beams_whose_division_overflows_are_greedy(model: Any) -> None:
     expected = model.generate(ASK, max_new_tokens=4, sampler="greedy")
     for temperature in (2e-38, 1e-37):
         beam = Beam(num_beams=3, temperature=temperature)
         assert model.generate(ASK, max_new_tokens=4, sampler=beam) == expected
 
 
-def test_a_k_above_the_vocabulary_is_all_of_it(model):
+def test_a_k_above_the_vocabulary_is_all_of_it(model: Any) -> None:
     ask = lambda sampler: model.generate(ASK, max_new_tokens=6, sampler=sampler, seed=2)  # noqa: E731
     size = model.preprocessor.tokenizer.vocabulary_size()
     assert ask(TopK(k=999_999)) == ask(TopK(k=size)) == ask(TopP(p=1.0))
@@ -98,7 +101,7 @@ WRONG = [
 
 @pytest.mark.once
 @pytest.mark.parametrize(("make", "match"), WRONG)
-def test_samplers_that_mean_nothing(model, make, match):
+def test_samplers_that_mean_nothing(model: Any, make: Any, match: Any) -> None:
     """Wherever an answer can be asked for, and before the model starts."""
     other = FastVLMCausalLM(model.backbone, model.preprocessor)
     for ask in (
@@ -115,7 +118,7 @@ def test_samplers_that_mean_nothing(model, make, match):
 
 @pytest.mark.once
 @pytest.mark.parametrize("seed", [-5, 1.5, "x", [1, 2], [-1], True])
-def test_seeds_that_mean_nothing(model, seed):
+def test_seeds_that_mean_nothing(model: Any, seed: Any) -> None:
     for sampler in ("greedy", "top_k"):
         for ask in (
             lambda sampler: model.generate(ASK, sampler=sampler, seed=seed),
@@ -127,7 +130,7 @@ def test_seeds_that_mean_nothing(model, seed):
 
 
 @pytest.mark.once
-def test_the_seed_of_a_sampler_is_checked_too(model):
+def test_the_seed_of_a_sampler_is_checked_too(model: Any) -> None:
     sampler = TopK()
     sampler.seed = -5  # on JAX the constructor itself does not take it
     with pytest.raises(SamplingError, match="seed must be a whole number of at least 0"):
@@ -139,7 +142,7 @@ def test_the_seed_of_a_sampler_is_checked_too(model):
 
 
 @pytest.mark.once
-def test_the_models_own_temperature(model):
+def test_the_models_own_temperature(model: Any) -> None:
     assert FastVLMCausalLM(model.backbone, temperature=0.5).sampler.temperature == 0.5
     for temperature in (-1, NAN, INF):
         with pytest.raises(SamplingError, match="^temperature must be a finite number"):
@@ -148,7 +151,7 @@ def test_the_models_own_temperature(model):
 
 
 @pytest.mark.once
-def test_a_file_loads_whatever_its_sampler_says(model, tmp_path):
+def test_a_file_loads_whatever_its_sampler_says(model: Any, tmp_path: Path) -> None:
     """Files that were saved when nothing was checked; the answer is refused, not the file."""
     other = FastVLMCausalLM(model.backbone)
     other.compile()

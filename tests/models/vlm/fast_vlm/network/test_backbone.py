@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from tests.models.vlm.fast_vlm.small_model import (
 )
 
 
-def run(backbone, inputs):
+def run(backbone: Any, inputs: Any) -> Any:
     """The hidden states, compiled."""
     inputs = {k: np.asarray(v, "float32" if k == "images" else "int32") for k, v in inputs.items()}
     function = compile_function(lambda x: backbone(x, training=False), backbone.variables)
@@ -26,11 +28,11 @@ def run(backbone, inputs):
 
 
 @pytest.fixture(scope="module")
-def backbone():
+def backbone() -> Any:
     return make_backbone()
 
 
-def test_weights_are_the_parts_weights(backbone):
+def test_weights_are_the_parts_weights(backbone: Any) -> None:
     parts = [backbone.vision_encoder, backbone.projector, backbone.text_backbone]
     expected = sum(part.count_params() for part in parts)
     assert backbone.count_params() == expected
@@ -38,7 +40,7 @@ def test_weights_are_the_parts_weights(backbone):
     assert backbone.num_image_tokens == 4 and backbone.token_embedding is not None
 
 
-def test_text_alone_equals_the_decoder(backbone, rng):
+def test_text_alone_equals_the_decoder(backbone: Any, rng: np.random.Generator) -> None:
     inputs = random_inputs(rng, [9, 6], [0, 0])
     text = {k: inputs[k].astype("int32") for k in ("token_ids", "padding_mask")}
     function = compile_function(
@@ -52,20 +54,22 @@ def test_text_alone_equals_the_decoder(backbone, rng):
     np.testing.assert_allclose(run(backbone, inputs)[mask], expected[mask], atol=1e-5)
 
 
-def test_eager_call_without_pictures(backbone, rng):
+def test_eager_call_without_pictures(backbone: Any, rng: np.random.Generator) -> None:
     inputs = random_inputs(rng, [4], [0])
     out = backbone({k: v.astype("int32") if k != "images" else v for k, v in inputs.items()})
     assert tuple(out.shape) == (1, 9, 32)
 
 
-def test_pictures_change_what_follows_and_not_what_precedes(backbone, rng):
+def test_pictures_change_what_follows_and_not_what_precedes(
+    backbone: Any, rng: np.random.Generator
+) -> None:
     inputs = random_inputs(rng, [9], [1])
     other = {**inputs, "images": inputs["images"] + 1.0}
     difference = np.abs(run(backbone, inputs) - run(backbone, other))[0].max(axis=-1)
     assert difference[0] == 0 and difference[1:9].min() > 1e-4
 
 
-def test_config_round_trip(backbone, rng):
+def test_config_round_trip(backbone: Any, rng: np.random.Generator) -> None:
     again = FastVLMBackbone.from_config(backbone.get_config())
     assert again.projector.hidden_dim == 20 and type(again) is FastVLMBackbone
     again.set_weights(backbone.get_weights())
@@ -74,7 +78,7 @@ def test_config_round_trip(backbone, rng):
 
 
 @pytest.mark.parametrize("kind", list(DECODERS))
-def test_every_decoder_makes_a_backbone(kind):
+def test_every_decoder_makes_a_backbone(kind: Any) -> None:
     backbone = FastVLMBackbone(make_encoder(), make_decoder(kind))
     assert backbone.output_shape == (None, None, 32)
     again = FastVLMBackbone.from_config(backbone.get_config())
@@ -82,7 +86,7 @@ def test_every_decoder_makes_a_backbone(kind):
     assert [tuple(w.shape) for w in again.weights] == shapes
 
 
-def test_parts_keep_their_own_types():
+def test_parts_keep_their_own_types() -> None:
     encoder = make_encoder()
     mixed = FastVLMBackbone(encoder, make_decoder(dtype="bfloat16"), dtype="bfloat16")
     again = FastVLMBackbone.from_config(mixed.get_config())
@@ -93,7 +97,7 @@ def test_parts_keep_their_own_types():
         assert {str(w.dtype) for w in backbone.projector.weights} == {"bfloat16"}
 
 
-def test_a_type_from_outside_reaches_every_part(backbone):
+def test_a_type_from_outside_reaches_every_part(backbone: Any) -> None:
     config = {**backbone.get_config(), "dtype": "bfloat16"}
     again = FastVLMBackbone.from_config(config)
     assert {str(w.dtype) for w in again.weights} == {"bfloat16"}
@@ -104,14 +108,14 @@ def test_a_type_from_outside_reaches_every_part(backbone):
     assert mixed.text_backbone.transformer_layers[0].compute_dtype == "bfloat16"
 
 
-def test_bfloat16_runs(rng):
+def test_bfloat16_runs(rng: np.random.Generator) -> None:
     config = {**make_backbone().get_config(), "dtype": "bfloat16"}
     backbone = FastVLMBackbone.from_config(config)
     randomize(backbone)
     assert np.isfinite(run(backbone, random_inputs(rng, [9], [1]))).all()
 
 
-def test_lora_trains_the_decoders_attention_only():
+def test_lora_trains_the_decoders_attention_only() -> None:
     backbone = make_backbone()
     backbone.enable_lora(2)
     trained = {w.path for w in backbone.trainable_weights}

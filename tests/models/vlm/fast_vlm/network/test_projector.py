@@ -19,6 +19,7 @@ from dl_techniques.models.vlm.fast_vlm.network.projector import (
     Projector,
     pooled,
 )
+from tests.helpers import numbers
 from tests.models.vlm.fast_vlm.small_model import (
     make_decoder,
     make_encoder,
@@ -28,17 +29,13 @@ from tests.models.vlm.fast_vlm.small_model import (
 )
 
 
-def numpy(x: Any) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(x))
-
-
 @pytest.mark.parametrize(("side", "grid"), [(6, (2, 3)), (5, (2, 2)), (4, (4, 4)), (3, (5, 1))])
 def test_pooling_is_that_of_torch(side: int, grid: tuple[int, int], rng: Any) -> None:
     torch = pytest.importorskip("torch")
     maps = rng.normal(size=(2, side, side, 7)).astype("float32")
     pool = torch.nn.AdaptiveAvgPool2d(grid)
     expected = pool(torch.tensor(maps).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    got = numpy(pooled(ops.convert_to_tensor(maps.reshape(2, side * side, 7)), grid))
+    got = numbers(pooled(ops.convert_to_tensor(maps.reshape(2, side * side, 7)), grid))
     np.testing.assert_allclose(got, expected.reshape(2, -1, 7), atol=1e-5)
 
 
@@ -52,9 +49,9 @@ def test_the_enhancer_is_a_bottleneck_beside_the_rows(rng: Any) -> None:
     hidden = x @ w1 + b1
     hidden = 0.5 * hidden * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
     added = hidden @ w2 + b2
-    np.testing.assert_allclose(numpy(layer(x)), x + added, atol=1e-5)
+    np.testing.assert_allclose(numbers(layer(x)), x + added, atol=1e-5)
     ones = np.repeat(x[:1], 200, axis=0)
-    trained = numpy(layer(ones, training=True)) - ones
+    trained = numbers(layer(ones, training=True)) - ones
     dropped = np.isclose(trained, 0.0)
     assert 0.05 < dropped.mean() < 0.15
     scaled = np.broadcast_to(added[:1] / 0.9, trained.shape)
@@ -71,7 +68,7 @@ def test_a_projector_with_both(rng: Any) -> None:
     plain.build((None, 2, 6))
     plain.set_weights(layer.get_weights()[:4])
     rows = plain(pooled(ops.convert_to_tensor(x), (2, 1)))
-    np.testing.assert_allclose(numpy(layer(x)), numpy(layer.enhancer(rows)), atol=1e-5)
+    np.testing.assert_allclose(numbers(layer(x)), numbers(layer.enhancer(rows)), atol=1e-5)
     assert layer.compute_output_shape((3, 16, 6)) == (3, 2, 8)
     again = Projector.from_config(layer.get_config())
     assert again.pool == (2, 1) and again.enhancer is not None
@@ -117,11 +114,11 @@ def test_a_model_with_both_answers_and_comes_back(tmp_path: Path) -> None:
 
 def test_the_enhancer_is_trained() -> None:
     model = make_model(enhance=True)
-    before = [numpy(w) for w in model.backbone.projector.enhancer.weights]
+    before = [numbers(w) for w in model.backbone.projector.enhancer.weights]
     model.compile(keras.optimizers.SGD(0.5))
     record = {"prompts": ["Why?"], "images": pictures(1), "responses": ["a red cube"]}
     model.fit(record, batch_size=1, epochs=1, verbose=0)
-    after = [numpy(w) for w in model.backbone.projector.enhancer.weights]
+    after = [numbers(w) for w in model.backbone.projector.enhancer.weights]
     assert all((a != b).any() for a, b in zip(before[:4], after[:4], strict=True))
 
 

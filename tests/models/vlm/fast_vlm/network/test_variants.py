@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -28,7 +31,7 @@ SMALL = {"tower": "demo", "image_size": 64, "vocabulary_size": 300, "num_layers"
 SMALL |= {"hidden_dim": 28, "intermediate_dim": 40}
 
 
-def test_names():
+def test_names() -> None:
     assert list(load_vlm_variants()) == list(COUNTS)
     with pytest.raises(VariantError, match="did you mean 'fastvlm_0.5b'"):
         FastVLMCausalLM.from_variant("fastvlm_0.5")
@@ -41,7 +44,7 @@ def test_names():
 @pytest.mark.parametrize(
     "name", ["fastvlm_0.5b", *(pytest.param(n, marks=pytest.mark.full) for n in list(COUNTS)[1:])]
 )
-def test_parameters(name):
+def test_parameters(name: Any) -> None:
     """Counted without a byte of weights."""
     with without_values():
         backbone = build_variant(FastVLMVariant.named(name))
@@ -53,14 +56,14 @@ def test_parameters(name):
     assert backbone.text_backbone.rope_max_wavelength == 1e6
 
 
-def test_a_model_without_a_tokenizer_takes_arrays():
+def test_a_model_without_a_tokenizer_takes_arrays() -> None:
     model = FastVLMCausalLM.from_variant("fastvlm_0.5b", **SMALL)
     assert model.preprocessor is None and model.reparameterized
     assert (model.max_new_tokens, model.temperature) == (256, 0.2)
     assert (model.sampler.k, model.sampler.temperature) == (50, 0.2)
 
 
-def test_a_model_with_a_tokenizer_answers():
+def test_a_model_with_a_tokenizer_answers() -> None:
     tokenizer = FastVLMTokenizer.from_texts(TEXTS, vocabulary_size=300)
     model = FastVLMCausalLM.from_variant("fastvlm_0.5b", tokenizer=tokenizer, **SMALL)
     assert model.preprocessor.sequence_length == 8192
@@ -75,12 +78,12 @@ def test_a_model_with_a_tokenizer_answers():
     assert longer.limits[0] > 3  # a length that was asked for goes before the model's own
 
 
-def test_float16_is_refused():
+def test_float16_is_refused() -> None:
     with pytest.raises(VariantError, match="bfloat16"):
         FastVLMCausalLM.from_variant("fastvlm_0.5b", dtype="float16", **SMALL)
 
 
-def test_files_with_mistakes(tmp_path, monkeypatch):
+def test_files_with_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variants, "variants_folder", lambda: tmp_path)
     (tmp_path / "vlm").mkdir()
     for text, said in [

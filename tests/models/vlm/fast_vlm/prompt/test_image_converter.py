@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,17 +19,17 @@ CLIP = {"mean": (0.481, 0.458, 0.408), "std": (0.269, 0.261, 0.276)}
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
-def noise(height, width, seed=0):
+def noise(height: Any, width: Any, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype="uint8")
 
 
-def normalized(image, mean, std):
+def normalized(image: Any, mean: Any, std: Any) -> Any:
     """Rescale in float64, then normalize in float32, as CLIP's processor does."""
     scaled = (np.asarray(image).astype("float64") * (1 / 255)).astype("float32")
     return (scaled - np.array(mean, "float32")) / np.array(std, "float32")
 
 
-def apple(pixels, size, mean, std):
+def apple(pixels: Any, size: Any, mean: Any, std: Any) -> Any:
     image = Image.fromarray(pixels)
     side = max(image.size)
     square = Image.new("RGB", (side, side), tuple(int(255 * m) for m in mean))
@@ -35,7 +37,7 @@ def apple(pixels, size, mean, std):
     return normalized(square.resize((size, size), Image.Resampling.BICUBIC), mean, std)
 
 
-def hugging_face(pixels, size, mean, std):
+def hugging_face(pixels: Any, size: Any, mean: Any, std: Any) -> Any:
     image = Image.fromarray(pixels)
     short, long = sorted(image.size)
     grown = int(size * long / short)
@@ -48,7 +50,7 @@ def hugging_face(pixels, size, mean, std):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("statistics", [PLAIN, CLIP])
 @pytest.mark.parametrize(("mode", "recipe"), [("pad", apple), ("crop", hugging_face)])
-def test_bit_for_bit(shape, statistics, mode, recipe):
+def test_bit_for_bit(shape: Any, statistics: Any, mode: str, recipe: Any) -> None:
     pixels = noise(*shape)
     made = FastVLMImageConverter(32, mode=mode, **statistics)(pixels)
     expected = recipe(pixels, 32, **statistics)
@@ -56,7 +58,7 @@ def test_bit_for_bit(shape, statistics, mode, recipe):
     np.testing.assert_array_equal(made, expected)
 
 
-def test_batches_and_single_pictures(tmp_path):
+def test_batches_and_single_pictures(tmp_path: Path) -> None:
     converter = FastVLMImageConverter((16, 16))
     path = tmp_path / "a.png"
     Image.fromarray(noise(9, 5)).save(path)
@@ -72,12 +74,12 @@ def test_batches_and_single_pictures(tmp_path):
     assert converter([]).shape == (0, 16, 16, 3)
 
 
-def test_output_is_float32_under_mixed_precision():
+def test_output_is_float32_under_mixed_precision() -> None:
     converter = FastVLMImageConverter(8, dtype="mixed_bfloat16")
     assert converter([noise(4, 4)]).dtype == np.float32
 
 
-def test_config_round_trip_through_json():
+def test_config_round_trip_through_json() -> None:
     converter = FastVLMImageConverter(
         24, mode="crop", interpolation="lanczos", max_pixels=500, name="eyes", **CLIP
     )
@@ -90,7 +92,7 @@ def test_config_round_trip_through_json():
         again(Image.fromarray(noise(30, 30)))
 
 
-def test_image_size_can_be_set():
+def test_image_size_can_be_set() -> None:
     converter = FastVLMImageConverter(8)
     converter.image_size = (12, 12)
     assert converter(noise(5, 5)).shape == (12, 12, 3) and converter.image_size == (12, 12)
@@ -108,12 +110,12 @@ def test_image_size_can_be_set():
         {"colour": 3},
     ],
 )
-def test_wrong_arguments(arguments):
+def test_wrong_arguments(arguments: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         FastVLMImageConverter(**arguments)
 
 
-def test_a_damaged_picture_is_named(tmp_path):
+def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
     path.write_text("text")
     with pytest.raises(ImageError, match="broken.jpg") as caught:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import keras
 import keras_hub
@@ -26,25 +28,25 @@ TEXTS = ["system\nYou are a helpful assistant. user\n assistant\n What is it? A 
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Any:
     return FastVLMTokenizer.from_texts(TEXTS, vocabulary_size=330)
 
 
 @pytest.fixture(scope="module")
-def preprocessor(tokenizer):
+def preprocessor(tokenizer: Any) -> Any:
     return make(tokenizer)
 
 
-def make(tokenizer, **options):
+def make(tokenizer: Any, **options: Any) -> Any:
     options = {"sequence_length": LENGTH, "num_image_tokens": T, **options}
     return FastVLMCausalLMPreprocessor(tokenizer, FastVLMImageConverter(8), **options)
 
 
-def picture(seed=0):
+def picture(seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (5, 9, 3), dtype="uint8")
 
 
-def expand(text):
+def expand(text: Any) -> Any:
     return text.replace("<image>", "<image>" * T)
 
 
@@ -54,12 +56,12 @@ CHATML = (
 )
 
 
-def text_of(preprocessor, batch, row=0):
+def text_of(preprocessor: Any, batch: Any, row: int = 0) -> Any:
     ids = batch["token_ids"][row][batch["padding_mask"][row]]
     return preprocessor.tokenizer.detokenize(ids)
 
 
-def test_one_question_about_one_picture(preprocessor):
+def test_one_question_about_one_picture(preprocessor: Any) -> None:
     batch = preprocessor.generate_preprocess({"prompts": "What?", "images": picture()})
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
         "token_ids": ((1, LENGTH), "int32"),
@@ -77,7 +79,7 @@ def test_one_question_about_one_picture(preprocessor):
 
 
 @pytest.mark.parametrize("prompt", [None, ""])
-def test_render_takes_none_for_no_system_prompt(preprocessor, prompt):
+def test_render_takes_none_for_no_system_prompt(preprocessor: Any, prompt: str | None) -> None:
     """The preprocessor has one of its own, and `render` leaves it alone."""
     assert preprocessor.system_prompt
     segments = preprocessor.render([{"role": "user", "content": "Hi"}], system_prompt=prompt)
@@ -88,13 +90,13 @@ def test_render_takes_none_for_no_system_prompt(preprocessor, prompt):
     assert preprocessor.system_prompt in as_text(own)
 
 
-def test_piecewise_ids_equal_the_whole_string(preprocessor):
+def test_piecewise_ids_equal_the_whole_string(preprocessor: Any) -> None:
     batch = preprocessor.generate_preprocess({"prompts": " \n What?\n", "images": [picture()]})
     whole = preprocessor.tokenizer.tokenize(expand(CHATML.format("<image>\n \n What?\n")))
     np.testing.assert_array_equal(batch["token_ids"][0, : len(whole)], whole)
 
 
-def test_batch_with_none_one_and_two_pictures(preprocessor):
+def test_batch_with_none_one_and_two_pictures(preprocessor: Any) -> None:
     images = [None, picture(1), [picture(2), picture(3)]]
     batch = preprocessor.generate_preprocess({"prompts": ["A?", "B?", "C?"], "images": images})
     assert batch["images"].shape == (3, 2, 8, 8, 3)
@@ -112,14 +114,14 @@ def test_batch_with_none_one_and_two_pictures(preprocessor):
         )
 
 
-def test_marks_say_where_the_pictures_go(preprocessor):
+def test_marks_say_where_the_pictures_go(preprocessor: Any) -> None:
     batch = preprocessor.generate_preprocess(
         {"prompts": "Is <image> like <image>?", "images": [picture(1), picture(2)]}
     )
     assert text_of(preprocessor, batch) == expand(CHATML.format("Is <image> like <image>?"))
 
 
-def test_text_only(preprocessor):
+def test_text_only(preprocessor: Any) -> None:
     for x in ("Hi", ["Hi"], {"prompts": ["Hi"]}, {"prompts": "Hi", "images": None}):
         batch = preprocessor.generate_preprocess(x)
         assert batch["images"].shape == (1, 0, 8, 8, 3)
@@ -127,7 +129,7 @@ def test_text_only(preprocessor):
         assert text_of(preprocessor, batch) == CHATML.format("Hi")
 
 
-def test_typed_control_tokens_stay_text(preprocessor):
+def test_typed_control_tokens_stay_text(preprocessor: Any) -> None:
     typed = "a<|im_end|>\n<|im_start|>system\n<|endoftext|>"
     batch = preprocessor.generate_preprocess(typed)
     ids = batch["token_ids"][0][batch["padding_mask"][0]]
@@ -135,7 +137,7 @@ def test_typed_control_tokens_stay_text(preprocessor):
     assert text_of(preprocessor, batch) == CHATML.format(typed)
 
 
-def test_forms_of_input_agree(preprocessor, tmp_path):
+def test_forms_of_input_agree(preprocessor: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(picture()).save(path)
     record = {"images": [str(path)], "messages": [{"role": "user", "content": "What?"}]}
@@ -157,7 +159,7 @@ def test_forms_of_input_agree(preprocessor, tmp_path):
             np.testing.assert_array_equal(batch[key], value)
 
 
-def test_training_arrays(preprocessor):
+def test_training_arrays(preprocessor: Any) -> None:
     record = {
         "images": [picture(1), picture(2)],
         "messages": [
@@ -185,13 +187,13 @@ def test_training_arrays(preprocessor):
     )
 
 
-def test_text_only_training_has_one_unused_picture_slot(preprocessor):
+def test_text_only_training_has_one_unused_picture_slot(preprocessor: Any) -> None:
     x, _, _ = preprocessor({"prompts": ["Hi"], "responses": ["Ho"]})
     assert x["images"].shape == (1, 1, 8, 8, 3)
     assert (x["vision_indices"] == LENGTH).all()
 
 
-def test_truncation_in_training(tokenizer):
+def test_truncation_in_training(tokenizer: Any) -> None:
     long = {"prompts": "What?", "responses": "red " * 50, "images": picture()}
     x, y, weight = make(tokenizer, sequence_length=64)(long)
     assert x["padding_mask"].all() and weight[0, -1] == 1
@@ -205,7 +207,7 @@ def test_truncation_in_training(tokenizer):
         make(tokenizer, sequence_length=64)({"prompts": "long " * 50, "responses": "red"})
 
 
-def test_a_row_that_fits_exactly_is_not_cut(tokenizer):
+def test_a_row_that_fits_exactly_is_not_cut(tokenizer: Any) -> None:
     example = {"prompts": "Hi", "responses": "Ho", "images": picture()}
     tokens = make(tokenizer).encode(example, learn=True)[0].token_ids
     x, y, _ = make(tokenizer, sequence_length=len(tokens) - 1)(example)
@@ -213,7 +215,7 @@ def test_a_row_that_fits_exactly_is_not_cut(tokenizer):
     np.testing.assert_array_equal(y[0], tokens[1:])
 
 
-def test_generation_refuses_what_leaves_no_room(preprocessor):
+def test_generation_refuses_what_leaves_no_room(preprocessor: Any) -> None:
     fits = preprocessor.generate_preprocess("Hi")["padding_mask"].sum()
     assert preprocessor.generate_preprocess("Hi", sequence_length=fits + 1)
     with pytest.raises(PromptError, match=f"{fits} tokens .* no room for an answer in {fits}"):
@@ -256,13 +258,13 @@ def test_generation_refuses_what_leaves_no_room(preprocessor):
         ({"prompts": "a", "responses": "b"}, "from the user"),
     ],
 )
-def test_wrong_prompts(preprocessor, x, match):
+def test_wrong_prompts(preprocessor: Any, x: Any, match: str) -> None:
     with pytest.raises(PromptError, match=match) as caught:
         preprocessor.generate_preprocess(x)
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_training_input(preprocessor):
+def test_wrong_training_input(preprocessor: Any) -> None:
     with pytest.raises(PromptError, match="from the assistant"):
         preprocessor({"prompts": "a"})
     with pytest.raises(PromptError, match="pass no `y`"):
@@ -272,19 +274,19 @@ def test_wrong_training_input(preprocessor):
     assert "\n" not in str(caught.value)
 
 
-def test_fixed_picture_slots(tokenizer):
+def test_fixed_picture_slots(tokenizer: Any) -> None:
     two = make(tokenizer, max_images_per_prompt=2)
     assert two.generate_preprocess("Hi")["images"].shape == (1, 2, 8, 8, 3)
     with pytest.raises(PromptError, match="3 pictures, more than the 2"):
         two.generate_preprocess({"prompts": "Hi", "images": [picture()] * 3})
 
 
-def test_system_prompt(tokenizer):
+def test_system_prompt(tokenizer: Any) -> None:
     silent = make(tokenizer, system_prompt=None)
     assert text_of(silent, silent.generate_preprocess("Hi")).startswith("<|im_start|>user\nHi")
 
 
-def test_postprocess(preprocessor):
+def test_postprocess(preprocessor: Any) -> None:
     batch = preprocessor.generate_preprocess({"prompts": ["Hi", "Ho <|im_end|>"]})
     tensors = {k: keras.ops.convert_to_tensor(v) for k, v in batch.items() if k != "images"}
     texts = preprocessor.generate_postprocess(tensors)
@@ -292,7 +294,7 @@ def test_postprocess(preprocessor):
     assert texts == [f"{system}Hi\nassistant\n", f"{system}Ho <|im_end|>\nassistant\n"]
 
 
-def test_config_round_trip_through_json(tokenizer, tmp_path):
+def test_config_round_trip_through_json(tokenizer: Any, tmp_path: Path) -> None:
     original = make(tokenizer, system_prompt="Be brief.", max_images_per_prompt=3)
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(original)))
     again = keras.saving.deserialize_keras_object(config)
@@ -305,7 +307,7 @@ def test_config_round_trip_through_json(tokenizer, tmp_path):
         np.testing.assert_array_equal(value, expected[key])
 
 
-def test_presets(tokenizer, tmp_path):
+def test_presets(tokenizer: Any, tmp_path: Path) -> None:
     image = keras.Input((8, 8, 3))
     encoder = keras.Model(image, keras.layers.Conv2D(6, 4, 4)(image))
     decoder = keras_hub.models.QwenBackbone(
@@ -339,7 +341,7 @@ def test_presets(tokenizer, tmp_path):
 
 @pytest.mark.full
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="needs the other backends")
-def test_works_without_tensorflow():
+def test_works_without_tensorflow() -> None:
     program = """
 import sys
 sys.modules["tensorflow"] = None
@@ -356,7 +358,7 @@ print(batch[0]["images"].shape, preprocessor.generate_postprocess(batch[0])[0].s
     assert done.stdout.strip() == "(1, 1, 8, 8, 3) This."
 
 
-def test_records_keep_what_they_are_given():
+def test_records_keep_what_they_are_given() -> None:
     record = to_records({"prompts": "café", "images": [picture()] * 2})[0]
     assert record.messages[0]["content"] == "café" and len(record.images) == 2
     for texts in (np.array(["café"]), np.array([b"caf\xc3\xa9"]), np.array(b"caf\xc3\xa9")):
@@ -368,7 +370,7 @@ def test_records_keep_what_they_are_given():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a TensorFlow graph")
-def test_refuses_a_tensorflow_graph(preprocessor):
+def test_refuses_a_tensorflow_graph(preprocessor: Any) -> None:
     import tensorflow as tf
 
     with pytest.raises(Exception, match="ConversationDataset"):  # TensorFlow's own type

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dl_techniques.errors import PromptError
@@ -17,19 +19,19 @@ pytestmark = pytest.mark.once
 ASK = [{"role": "user", "content": "What?"}]
 
 
-def text(messages, images):
+def text(messages: Any, images: Any) -> Any:
     return as_text(render(as_transformers(messages, images), images, None))
 
 
 @pytest.mark.parametrize(
     ("images", "body"), [(0, "\nWhat?"), (1, "<image>\nWhat?"), (2, "<image><image>\nWhat?")]
 )
-def test_pictures_come_first(images, body):
+def test_pictures_come_first(images: int, body: str) -> None:
     expected = f"<|im_start|>user\n{body}<|im_end|>\n<|im_start|>assistant\n"
     assert text(ASK, images) == expected
 
 
-def test_marks_say_which_message_has_the_pictures():
+def test_marks_say_which_message_has_the_pictures() -> None:
     messages = [
         {"role": "user", "content": "One?"},
         {"role": "assistant", "content": "Yes."},
@@ -40,7 +42,7 @@ def test_marks_say_which_message_has_the_pictures():
     assert "user\n<image>\nAnd  this?" in found
 
 
-def test_mistakes_are_still_named():
+def test_mistakes_are_still_named() -> None:
     with pytest.raises(PromptError, match="empty"):
         text([{"role": "user", "content": " "}], 0)
     with pytest.raises(PromptError, match="1 <image> mark"):
@@ -49,7 +51,7 @@ def test_mistakes_are_still_named():
         text("What?", 0)
 
 
-def test_the_preprocessor_keeps_its_template():
+def test_the_preprocessor_keeps_its_template() -> None:
     preprocessor = make_preprocessor()
     config = preprocessor.get_config()
     assert config["template"] == "apple"
@@ -62,13 +64,13 @@ def test_the_preprocessor_keeps_its_template():
         type(preprocessor).from_config({**config, "template": "x"})
 
 
-def test_configs_without_a_template_are_apple_s():
+def test_configs_without_a_template_are_apple_s() -> None:
     preprocessor = make_preprocessor()
     config = preprocessor.get_config()
     del config["template"]
     assert type(preprocessor).from_config(config).template == "apple"
 
 
-def test_the_written_template_quotes_the_system_prompt():
+def test_the_written_template_quotes_the_system_prompt() -> None:
     assert "it\\'s a\\nprompt" in jinja_template("it's a\nprompt")
     assert "system" not in jinja_template(None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,12 +53,12 @@ QWEN2 = (
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Any:
     return FastVLMTokenizer.from_texts(CORPUS, vocabulary_size=420)
 
 
 @pytest.fixture(scope="module")
-def reference(tokenizer):
+def reference(tokenizer: Any) -> Any:
     """A `tokenizer.json` as Qwen2's repositories have it, with our vocabulary."""
     plain = {t: i for t, i in tokenizer.vocabulary.items() if t not in SPECIAL_TOKENS}
     added = [
@@ -100,14 +102,14 @@ def reference(tokenizer):
     return Tokenizer.from_str(json.dumps(description))
 
 
-def byte_symbols():
+def byte_symbols() -> Any:
     """GPT-2's printable character for each byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [b for b in range(256) if b not in printable]
     return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(hidden)}
 
 
-def encode_by_hand(text, vocabulary, merges):
+def encode_by_hand(text: Any, vocabulary: Any, merges: Any) -> Any:
     """Byte-pair encoding of a text without special tokens, the slow way."""
     ranks = {tuple(merge.split(" ")): i for i, merge in enumerate(merges)}
     symbols, ids = byte_symbols(), []
@@ -124,20 +126,20 @@ def encode_by_hand(text, vocabulary, merges):
 
 
 @pytest.mark.parametrize("text", PROBES)
-def test_equal_to_hugging_face(tokenizer, reference, text):
+def test_equal_to_hugging_face(tokenizer: Any, reference: Any, text: Any) -> None:
     assert list(tokenizer.tokenize(text)) == reference.encode(text).ids
     assert tokenizer.tokenize([text, "x"])[0] == reference.encode(text).ids
 
 
 @pytest.mark.parametrize("text", [p for p in PROBES if "<|" not in p and "<image>" not in p])
-def test_equal_to_byte_pair_encoding_by_hand(tokenizer, text):
+def test_equal_to_byte_pair_encoding_by_hand(tokenizer: Any, text: Any) -> None:
     expected = encode_by_hand(text, tokenizer.vocabulary, tokenizer.merges)
     assert list(tokenizer.tokenize(text)) == expected
     assert tokenizer.tokenize_plain(text) == expected
 
 
 @pytest.mark.parametrize("text", PROBES)
-def test_round_trip_up_to_nfc(tokenizer, text):
+def test_round_trip_up_to_nfc(tokenizer: Any, text: Any) -> None:
     special = "|".join(map(regex.escape, SPECIAL_TOKENS))
     # Special tokens are found first; the text around each is normalized by itself.
     pieces = regex.split(f"({special})", text)
@@ -145,7 +147,7 @@ def test_round_trip_up_to_nfc(tokenizer, text):
     assert tokenizer.detokenize(tokenizer.tokenize(text)) == expected
 
 
-def test_words_are_split_before_merging(tokenizer):
+def test_words_are_split_before_merging(tokenizer: Any) -> None:
     """The vocabulary holds no token across words or digits: the splitting takes effect."""
     space = byte_symbols()[ord(" ")]
     learned = [t for t in tokenizer.vocabulary if len(t) > 1 and t not in SPECIAL_TOKENS]
@@ -154,7 +156,7 @@ def test_words_are_split_before_merging(tokenizer):
     assert not any(c.isdigit() for t in learned for c in t)
 
 
-def test_special_tokens_and_attributes(tokenizer):
+def test_special_tokens_and_attributes(tokenizer: Any) -> None:
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
     assert len(set(ids.values())) == 4
     for token, number in ids.items():
@@ -165,14 +167,14 @@ def test_special_tokens_and_attributes(tokenizer):
     assert tokenizer.end_token2_id == tokenizer.pad_token_id == ids["<|endoftext|>"]
 
 
-def test_missing_special_tokens_come_last_in_qwen2_order(tokenizer):
+def test_missing_special_tokens_come_last_in_qwen2_order(tokenizer: Any) -> None:
     plain = {t: i for t, i in tokenizer.vocabulary.items() if t not in SPECIAL_TOKENS}
     again = FastVLMTokenizer(plain, tokenizer.merges)
     assert [again.token_to_id(t) - len(plain) for t in SPECIAL_TOKENS] == [0, 1, 2, 3]
     assert again.vocabulary_size() == len(plain) + 4
 
 
-def test_plain_text_never_becomes_a_control_token(tokenizer):
+def test_plain_text_never_becomes_a_control_token(tokenizer: Any) -> None:
     special = {tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
     for text in ("<|im_end|>", "a<image><image>b", "<|im_start|>system\n<<|endoftext|>>"):
         ids = tokenizer.tokenize_plain(text)
@@ -180,7 +182,7 @@ def test_plain_text_never_becomes_a_control_token(tokenizer):
         assert tokenizer.detokenize(ids) == text
 
 
-def test_detokenize_forms(tokenizer):
+def test_detokenize_forms(tokenizer: Any) -> None:
     text = "<|im_start|>the red cube<image><|im_end|>"
     ids = [int(i) for i in tokenizer.tokenize(text)]
     assert tokenizer.detokenize(ids) == text
@@ -194,13 +196,13 @@ def test_detokenize_forms(tokenizer):
         tokenizer.detokenize(np.zeros((1, 1, 1)))
 
 
-def test_sequence_length_pads_with_the_pad_token(tokenizer):
+def test_sequence_length_pads_with_the_pad_token(tokenizer: Any) -> None:
     short = FastVLMTokenizer(tokenizer.vocabulary, tokenizer.merges, sequence_length=4)
     row = np.asarray(short.tokenize(["a"]))[0]
     assert row.tolist() == [row[0]] + [tokenizer.pad_token_id] * 3
 
 
-def test_training_is_repeatable_and_bounded():
+def test_training_is_repeatable_and_bounded() -> None:
     first, second = (FastVLMTokenizer.from_texts(CORPUS, vocabulary_size=300) for _ in range(2))
     assert first.vocabulary == second.vocabulary and first.merges == second.merges
     assert first.vocabulary_size() == 300
@@ -209,7 +211,7 @@ def test_training_is_repeatable_and_bounded():
         FastVLMTokenizer.from_texts(CORPUS, vocabulary_size=100)
 
 
-def test_assets_and_config_round_trip(tokenizer, tmp_path):
+def test_assets_and_config_round_trip(tokenizer: Any, tmp_path: Path) -> None:
     tokenizer.save_assets(tmp_path)
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(tokenizer)))
     again = keras.saving.deserialize_keras_object(config)
@@ -224,7 +226,7 @@ def test_assets_and_config_round_trip(tokenizer, tmp_path):
     assert again.image_token_id == tokenizer.image_token_id
 
 
-def test_further_special_tokens(tokenizer):
+def test_further_special_tokens(tokenizer: Any) -> None:
     more = FastVLMTokenizer(tokenizer.vocabulary, tokenizer.merges, unsplittable_tokens=["<tool>"])
     assert more.detokenize(more.tokenize("<tool>")[:1]) == "<tool>"
     again = FastVLMTokenizer.from_config(more.get_config())
@@ -232,7 +234,7 @@ def test_further_special_tokens(tokenizer):
     assert list(again.tokenize("a<tool>b")) == list(more.tokenize("a<tool>b"))
 
 
-def test_wrong_vocabularies(tokenizer):
+def test_wrong_vocabularies(tokenizer: Any) -> None:
     vocabulary = dict(tokenizer.vocabulary)
     with pytest.raises(ValueError, match="byte symbols"):
         FastVLMTokenizer({"a": 0, "b": 1}, [])
@@ -247,7 +249,7 @@ def test_wrong_vocabularies(tokenizer):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a TensorFlow graph")
-def test_refuses_a_tensorflow_graph(tokenizer):
+def test_refuses_a_tensorflow_graph(tokenizer: Any) -> None:
     import tensorflow as tf
 
     with pytest.raises(Exception, match="ConversationDataset"):  # TensorFlow's own type

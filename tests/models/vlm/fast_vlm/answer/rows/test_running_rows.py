@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def rows(phases: Phases) -> RunningRows:
     return RunningRows(phases, ROWS, SLOTS)
 
 
-def plain(phases, prompt, features, pictured, tokens):
+def plain(phases: Any, prompt: Any, features: Any, pictured: Any, tokens: Any) -> Any:
     """Logits after a prompt and after each further token, by the plain forward pass."""
     decoder, backbone = phases.decoder, phases.backbone
     ids = np.concatenate([prompt, tokens]).astype("int32")[None]
@@ -41,13 +43,13 @@ def plain(phases, prompt, features, pictured, tokens):
     return numbers(decoder.logits(hidden))[0, len(prompt) - 1 :]
 
 
-def prompt_of(rng, length):
+def prompt_of(rng: np.random.Generator, length: Any) -> Any:
     ids = rng.integers(5, 250, length).astype("int32")
     features = rng.normal(size=(length, WIDTH)).astype("float32")
     return ids, features, rng.random(length) < 0.3
 
 
-def read(rows, which, prompts, starts):
+def read(rows: Any, which: Any, prompts: Any, starts: Any) -> Any:
     """Reads a piece of each prompt, from its start on."""
     number = len(prompts)
     ids, features = np.zeros((number, PIECE), "int32"), np.zeros((number, PIECE, WIDTH), "float32")
@@ -60,11 +62,13 @@ def read(rows, which, prompts, starts):
     return numbers(logits)
 
 
-def close(got, expected):
+def close(got: Any, expected: Any) -> None:
     np.testing.assert_allclose(got, expected, atol=2e-5 * np.abs(expected).max())
 
 
-def test_a_row_joins_while_others_run(phases, rows, rng):
+def test_a_row_joins_while_others_run(
+    phases: Phases, rows: RunningRows, rng: np.random.Generator
+) -> None:
     first, second, third = (prompt_of(rng, length) for length in (9, 21, 5))
     tokens = rng.integers(5, 250, (3, 12))
     one, two, three = (
@@ -82,7 +86,9 @@ def test_a_row_joins_while_others_run(phases, rows, rng):
         close(got[:3], np.stack([three[step + 1], two[step + 1], one[step + 3]]))
 
 
-def test_a_row_is_copied_and_goes_on_from_the_beginning_it_holds(phases, rows, rng):
+def test_a_row_is_copied_and_goes_on_from_the_beginning_it_holds(
+    phases: Phases, rows: RunningRows, rng: np.random.Generator
+) -> None:
     prompt = prompt_of(rng, 12)
     other = [np.concatenate([a[:8], b[:6]]) for a, b in zip(prompt, prompt_of(rng, 6), strict=True)]
     read(rows, [1], [prompt], [0])
@@ -94,7 +100,7 @@ def test_a_row_is_copied_and_goes_on_from_the_beginning_it_holds(phases, rows, r
     close(numbers(rows.step(np.array([1]), np.array([78]), np.array([13])))[0], again)
 
 
-def test_a_full_row_and_bytes(phases, rng):
+def test_a_full_row_and_bytes(phases: Phases, rng: np.random.Generator) -> None:
     rows = RunningRows(phases, 2, 16)
     prompt = prompt_of(rng, 15)
     expected = plain(phases, *prompt, np.zeros(0, "int32"))[0]
@@ -102,7 +108,7 @@ def test_a_full_row_and_bytes(phases, rng):
     assert rows.nbytes == 2 * 2 * 2 * 16 * 2 * 8 * 4  # rows, layers, keys and values, slots, ...
 
 
-def test_other_decoders_are_refused():
+def test_other_decoders_are_refused() -> None:
     phases = Phases(make_backbone("opt"))
     assert not can_join(phases.backbone)
     with pytest.raises(PromptError, match="OPTBackbone cannot join"):
@@ -110,7 +116,7 @@ def test_other_decoders_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama3"])
-def test_other_kinds_of_decoders(kind, rng):
+def test_other_kinds_of_decoders(kind: str, rng: np.random.Generator) -> None:
     phases = Phases(make_backbone(kind))
     rows, prompt = RunningRows(phases, 2, 32), prompt_of(rng, 7)
     expected = plain(phases, *prompt, np.array([9]))
@@ -118,5 +124,5 @@ def test_other_kinds_of_decoders(kind, rng):
     close(numbers(rows.step(np.array([1]), np.array([9]), np.array([7])))[0], expected[1])
 
 
-def test_numbers_are_rounded_up():
+def test_numbers_are_rounded_up() -> None:
     assert [rounded(n, 6) for n in range(1, 7)] == [1, 2, 4, 4, 6, 6]
