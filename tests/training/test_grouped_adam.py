@@ -34,7 +34,8 @@ def test_each_variable_moves_by_its_share() -> None:
     whole = trained(GroupedAdamW(1e-3, shares=[1] * 4, decays=[0] * 4), batches=1)
     parts = trained(GroupedAdamW(1e-3, shares=[0, 0.5, 2, 1], decays=[0] * 4), batches=1)
     for moved, part, share in zip(whole, parts, (0, 0.5, 2, 1), strict=True):
-        np.testing.assert_allclose(part, share * moved, atol=1e-7)
+        # weights near one are rounded to 6e-8, and each movement is a difference of two
+        np.testing.assert_allclose(part, share * moved, atol=5e-7)
 
 
 def test_decay_alone_moves_what_has_it() -> None:

@@ -22,6 +22,7 @@ from dl_techniques.loading.source import load
 from dl_techniques.training.callbacks import WeightAverage
 from dl_techniques.training.fine_tune.conversation_batches import make_batches
 from dl_techniques.training.fine_tune.fine_tune_settings import FineTune
+from dl_techniques.training.fine_tune.peft_files import save_adapter
 from dl_techniques.training.fine_tune.trained_parts import (
     choose_parts,
     finished_model,
@@ -36,6 +37,7 @@ from dl_techniques.training.state import read_position, read_state
 
 MOST_STEPS = 100
 """Between two states, unless the settings say another number."""
+ADAPTER = "adapter"
 TRIED = 4
 """Steps that a look ahead takes."""
 Say = Callable[[str], None]
@@ -235,6 +237,8 @@ def fine_tune(settings: FineTune, say: Say = print, force: bool = False) -> Tune
         best = read_position(folder / BEST)
         best_step, rate = best.step, best.settings["exact_match"]
         read_state(folder / BEST, tuning.model.trainable_variables)
+    if settings.lora_rank is not None:
+        save_adapter(tuning.model.backbone.text_backbone, folder / ADAPTER, settings.preset)
     finished_model(tuning.model, load_preset(settings.preset)).save_to_preset(output)
     return Tuned(output, outcome, best_step, rate)
 

@@ -15,6 +15,7 @@ from dl_techniques.data.records.training_files import TrainingSource, read_train
 from dl_techniques.errors import TrainingError
 from dl_techniques.training.fine_tune import fine_tune, fine_tuning, from_values, look_ahead
 from dl_techniques.training.fine_tune.fine_tuning import Tuning
+from dl_techniques.training.fine_tune.peft_files import merge_adapter
 from dl_techniques.training.fine_tune.watching import answers_of, questions_of
 
 
@@ -77,6 +78,15 @@ def test_a_killed_training_ends_with_the_same_weights(
     # a preset like any other: float32, all of it trainable, no LoRA left
     loaded = FastVLMCausalLM.from_preset(str(tmp_path / "whole"))
     assert all(layer.trainable for layer in loaded.layers)
+    # the adapter alone, beside the projector's weights, is what the decoder has learned
+    plain = FastVLMCausalLM.from_preset(small_preset)
+    merge_adapter(plain.backbone.text_backbone, files[0] / "adapter")
+    for left, right in zip(
+        plain.backbone.text_backbone.get_weights(),
+        loaded.backbone.text_backbone.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(left, right, atol=1e-6)
     # once more does nothing, and other settings do not go on
     assert fine_tune(whole, said.append).outcome.steps == 8
     with pytest.raises(TrainingError, match="learning_rate"):
