@@ -179,13 +179,13 @@ def from_values(values: Mapping[str, Any], source: str = "options") -> FineTune:
     plain = _translated(_flat(values, source), source)
     if "learning_rate" in plain:
         plain["learning_rate"] = _number(plain["learning_rate"])
-    made = {name: _sources(plain.pop(name, ())) for name in ("data", "val_data")}
+    data, val_data = (_sources(plain.pop(name, ())) for name in ("data", "val_data"))
     output = plain.pop("output", "")
     if isinstance(plain.get("train"), str):
         plain["train"] = [plain["train"]]
     if isinstance(plain.get("questions"), str):
         plain["questions"] = [plain["questions"]]
-    return part_from(FineTune, plain, source, output=str(output), **made)
+    return part_from(FineTune, plain, source, output=str(output), data=data, val_data=val_data)
 
 
 def from_file(path: str | Path, changes: Mapping[str, Any] | None = None) -> FineTune:

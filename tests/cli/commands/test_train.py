@@ -92,7 +92,9 @@ def test_a_dry_run_prints_and_writes_nothing(
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    "path", sorted(Path("recipes").glob("f*/*.yaml")), ids=lambda path: path.stem
+    "path",
+    sorted((Path(__file__).parents[3] / "recipes/finetune").glob("*.yaml")),
+    ids=lambda path: path.name,
 )
 def test_recipes_of_the_repository_are_read(path: Path) -> None:
     told = settings(path, "my.jsonl", "--output", "m")

@@ -86,9 +86,8 @@ def written(folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]
 @pytest.mark.parametrize("more", [{}, {"use_rslora": True}])
 def test_adapters_without_blocks_are_merged(tmp_path: Path, more: dict[str, Any]) -> None:
     model, rng = make_model(), np.random.default_rng(2)
-    kernel = model.backbone.text_backbone.transformer_layers[
-        1
-    ]._self_attention_layer.query_dense.kernel
+    layers = dict(dense_modules(model.backbone.text_backbone))
+    kernel = layers["model.layers.1.self_attn.q_proj"].kernel
     inputs, outputs = kernel.shape[0], int(np.prod(kernel.shape[1:]))
     a, b = rng.normal(size=(4, inputs)), rng.normal(size=(outputs, 4))
     name = "base_model.model.model.layers.1.self_attn.q_proj"
