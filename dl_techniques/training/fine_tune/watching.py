@@ -136,14 +136,15 @@ class Watch(StatefulCallback):
             answers = answers_of(model, self.validation, self.max_new_tokens)
             right = exact_match(answers, [str(q.answer) for q in self.validation])
             found["exact_match"] = right / len(self.validation)
-            if np.float32(found["exact_match"]) > state[1]:
-                state[1:] = found["exact_match"], 0
+            rate = np.float32(found["exact_match"])
+            if rate >= state[1]:  # of equal ones the last, which has learned more
+                state[1:] = rate, (0 if rate > state[1] else state[2] + 1)
                 place = Position(self._step, settings={"exact_match": found["exact_match"]})
                 write_state(self.folder / BEST, model.trainable_variables, place)
             else:
                 state[2] += 1
-                if self.patience is not None and state[2] >= self.patience:
-                    self.model.stop_training = True
+            if self.patience is not None and state[2] >= self.patience:
+                self.model.stop_training = True
         if self.looked_at:
             told = answers_of(model, self.looked_at, self.max_new_tokens)
             pairs = [
