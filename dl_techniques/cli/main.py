@@ -27,6 +27,7 @@ from dl_techniques.cli.commands import (
     optimize,
     presets,
     serve,
+    train,
 )
 from dl_techniques.cli.notes import complain, printable, set_quiet
 from dl_techniques.errors import DLTechniquesError
@@ -34,7 +35,9 @@ from dl_techniques.version import __version__
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-COMMANDS = (describe, ask, chat, presets, convert, evaluate, benchmark, export, optimize, serve)
+COMMANDS = (
+    describe, ask, chat, presets, convert, evaluate, benchmark, train, export, optimize, serve,
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

@@ -75,8 +75,12 @@ def read_conversations(
     missing: list[str] = []
     for where, data in records_of(path):
         try:
-            record = _record(data, where, root, learn)
-            absent = [] if missing_pictures == "ignore" else _absent(record["images"], root, where)
+            record = located_record(data, where, root, learn)
+            absent = (
+                []
+                if missing_pictures == "ignore"
+                else absent_pictures(record["images"], root, where)
+            )
             if absent and missing_pictures == "error":
                 raise PromptError(absent[0])
         except PromptError as error:
@@ -182,8 +186,18 @@ def _check_marks(messages: Sequence[Mapping[str, str]], pictures: int, where: st
         )
 
 
-def _record(data: Any, where: str, root: Path, learn: bool) -> Conversation:
-    """A record of a file, with its pictures' places."""
+def located_record(data: Any, where: str, root: Path, learn: bool) -> Conversation:
+    """A record of a file, with its pictures' places.
+
+    Args:
+        data: what the file holds, or the `PromptError` that stands in its place.
+        where: of the record, for errors.
+        root: that relative picture paths start from.
+        learn: as in `parse_conversation`.
+
+    Raises:
+        PromptError: as `parse_conversation`, or a picture by an address.
+    """
     if isinstance(data, PromptError):
         raise data
     record = parse_conversation(data, where, learn=learn)
@@ -203,7 +217,7 @@ def _located(image: str, root: Path, where: str) -> str:
     return str(root / image)
 
 
-def _absent(images: Sequence[str], root: Path, where: str) -> list[str]:
+def absent_pictures(images: Sequence[str], root: Path, where: str) -> list[str]:
     """What to say of pictures that are no file."""
     return [
         f"{where}: picture '{shorten(image)}' is no file; relative paths start from "

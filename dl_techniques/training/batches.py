@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
+from time import monotonic
 from typing import Any, Protocol, runtime_checkable
 
 import keras
@@ -108,6 +109,8 @@ class Segment(keras.utils.PyDataset):
         self.first: int | None = None
         """Step of the first batch, counted through all epochs. It is set from outside before each
         segment, for Keras calls `on_epoch_end` before the first one as well."""
+        self.waited = 0.0
+        """Seconds that batches took to come; set to 0 from outside."""
 
     def __len__(self) -> int:
         return self.length
@@ -115,7 +118,10 @@ class Segment(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         if self.first is None:
             return self.seen_first.batch(*divmod(index, len(self.seen_first)))
-        return self.batches.batch(*divmod(self.first + index, len(self.batches)))
+        start = monotonic()
+        batch = self.batches.batch(*divmod(self.first + index, len(self.batches)))
+        self.waited += monotonic() - start
+        return batch
 
 
 class DrawnAhead:

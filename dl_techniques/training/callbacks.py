@@ -106,16 +106,24 @@ class Place(keras.callbacks.Callback):
     def __init__(self, data: Segment, steps: int | None, step: int = 0) -> None:
         super().__init__()
         self.data, self.steps, self.step = data, steps, step
+        self.begun = monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """The next segment begins where the last one ended."""
         self.data.first = self.step
+        self.data.waited, self.begun = 0.0, monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """One step more."""
         self.step += 1
         if self.step == self.steps:
             self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Tells the share of time that was waited for batches, to the callbacks that follow."""
+        if isinstance(logs, dict):
+            waited = self.data.waited / max(monotonic() - self.begun, 1e-9)
+            logs["waiting"] = round(min(waited, 1.0), 4)
 
 
 class Clock(keras.callbacks.Callback):

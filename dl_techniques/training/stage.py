@@ -47,6 +47,8 @@ class Stage:
         save_seconds: least time between two states, for large models with short segments.
         frozen: layers that do not learn and need not be written: whoever goes on makes the model
             with the same weights in them.
+        unchanged: variables that do not learn and need not be written, as `frozen`; for layers of
+            which a part learns.
         validation: data of `fit`'s `validation_data`, measured after each segment.
         threads: that make batches ahead.
         processes: that make them instead, see `DrawnAhead`.
@@ -83,6 +85,7 @@ class Stage:
     warmup: int = 4
     save_seconds: float = 0.0
     frozen: Sequence[keras.layers.Layer] = ()
+    unchanged: Sequence[keras.Variable] = ()
     validation: Any = None
     threads: int = 1
     processes: int = 0
@@ -115,6 +118,9 @@ class Stage:
         for layer in self.frozen:
             if layer.trainable_variables:
                 raise TrainingError(f"{layer.name} is said to be frozen, but it learns")
+        for variable in self.unchanged:
+            if variable.trainable:
+                raise TrainingError(f"{variable.path} is said to be unchanged, but it learns")
         self.peak = None if self.minutes is None else _rate_to_set(self.model.optimizer)
         self._moved_by = _plain_settings("optimizer", self.model.optimizer.get_config())
 
@@ -136,6 +142,7 @@ class Stage:
     def weights(self) -> list[keras.Variable]:
         """The model's variables that are written, statistics and seeds with them."""
         left_out = {id(weight) for layer in self.frozen for weight in layer.weights}
+        left_out |= {id(variable) for variable in self.unchanged}
         every = [*self.model.trainable_variables, *self.model.non_trainable_variables]
         return [variable for variable in every if id(variable) not in left_out]
 

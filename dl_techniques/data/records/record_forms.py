@@ -4,6 +4,7 @@
 |---|---|---|
 | `messages` | `{"role": "user", "content": ...}` | `images`, `image` or `image_path` |
 | `conversations` | the same, or `{"from": "human", "value": ...}` (LLaVA, ShareGPT) | the same |
+| none | `question` and `answer`, texts of the record itself | the same |
 
 Fields that only describe a record (`id`, `model`, `question_id`, ...) are ignored. In turns
 with `from` and `value` an `<image>` mark that stands alone goes to the front, followed by a
@@ -50,10 +51,14 @@ def own_form(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise PromptError(f"{where}: expected a JSON object, got {type(data).__name__}.")
     lists = [key for key in ("messages", "conversations") if key in data]
+    if not lists and "question" in data and "answer" in data:
+        turns = [("user", data["question"]), ("assistant", data["answer"])]
+        data = {**data, "messages": [{"role": r, "content": text} for r, text in turns]}
+        lists = ["messages"]
     if len(lists) != 1:
         raise PromptError(
-            f"{where}: a record has one of the keys 'messages' and 'conversations', and 'images', "
-            f"got {shorten(sorted(map(str, data)))}."
+            f"{where}: a record has one of the keys 'messages' and 'conversations', or 'question' "
+            f"and 'answer', and 'images', got {shorten(sorted(map(str, data)))}."
         )
     images = _pictures(data, where)
     turns, word = data[lists[0]], "message" if lists[0] == "messages" else "turn"
