@@ -136,7 +136,7 @@ def test_a_question_that_is_no_text(command: list[str], capsys: pytest.CaptureFi
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["presets"]) == 0
     out, err = capsys.readouterr()
-    assert re.match(r"demo  12\.6 M parameters, \d+\.\d MB", out) and err == ""
+    assert re.match(r"demo  12\.5 M parameters, \d+\.\d MB", out) and err == ""
     assert "hf://organisation/name" in out
     assert main.main(["presets", "--json"]) == 0
     (preset,) = json.loads(capsys.readouterr().out)
