@@ -127,8 +127,8 @@ def load(source: str | Path) -> Any:
         PresetError: nothing there, damaged, files of another runtime, or no model of this package.
 
     Example:
-        >>> load("demo").name
-        'fast_vlm_causal_lm'
+        >>> type(load("demo")).__name__
+        'FastVLMCausalLM'
     """
     import dl_techniques
 

@@ -45,7 +45,7 @@ def asked_as_photographs(rng: np.random.Generator, messages: Sequence[Message]) 
         >>> answers = {asked_as_photographs(np.random.default_rng(i), said)[1]["content"]
         ...            for i in range(20)}
         >>> sorted(answers)
-        ['TREE', 'the word TREE']
+        ['TREE', 'no', 'the word TREE']
     """
     both = zip(messages[::2], messages[1::2], strict=True)
     pairs = [(q["content"], a["content"]) for q, a in both]
