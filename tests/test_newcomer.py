@@ -91,4 +91,4 @@ def test_exporting_commands_run_on_a_clone(tmp_path: Path) -> None:
 def test_the_demo_runs(tmp_path: Path) -> None:
     done = run(["sh", "examples/demo.sh"], clone(tmp_path), demo_environment())
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("$ fastvlm ask") == 8 and len(done.stderr.splitlines()) == 1
+    assert done.stdout.count("$ fastvlm ask") == 7 and len(done.stderr.splitlines()) == 1
