@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dl_techniques.cli import session
+from dl_techniques.cli.answering import BAD_INPUT
 from dl_techniques.cli.notes import complain, note
 from dl_techniques.cli.options import sampling_of, writing_of
 from dl_techniques.errors import DLTechniquesError, ImageError
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from dl_techniques.evaluation.answerer import Answerer
 
-BAD_INPUT = 2
-SUFFIXES = {".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 NOTE_SECONDS = 5.0
 
 
@@ -50,8 +49,6 @@ def describe_folder(folder: Path, question: str, options: argparse.Namespace) ->
     if options.server is not None or options.logprobs is not None:
         raise DLTechniquesError("--server and --logprobs are not for folders; leave them out")
     names = picture_names(folder)
-    if not names:
-        raise DLTechniquesError(f"{folder} has no pictures ({', '.join(sorted(SUFFIXES))})")
     output = Path(options.output)
     try:
         done = recover(output)
@@ -68,9 +65,18 @@ def describe_folder(folder: Path, question: str, options: argparse.Namespace) ->
 
 
 def picture_names(folder: Path) -> list[str]:
-    """The pictures below a folder, sorted, as paths from it with forward slashes."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
+    """The pictures below a folder, sorted, as paths from it with forward slashes.
+
+    Raises:
+        DLTechniquesError: there are none.
+    """
+    from dl_techniques.data.images import PICTURE_ENDINGS
+
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_ENDINGS)
+    names = sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
+    if not names:
+        raise DLTechniquesError(f"{folder} has no pictures ({', '.join(PICTURE_ENDINGS)})")
+    return names
 
 
 def recover(output: Path) -> dict[str, bool]:

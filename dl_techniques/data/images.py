@@ -24,6 +24,10 @@ from dl_techniques.data.heif import is_heif, open_heif
 from dl_techniques.data.pixels import rgb_of_array, rgb_of_image
 from dl_techniques.errors import ImageError, shorten
 
+PICTURE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif",
+)  # fmt: skip
+"""What files of pictures in a folder end in, in small letters."""
 ImageSource = str | os.PathLike | bytes | bytearray | IO[bytes] | Image.Image | np.ndarray
 
 # The largest cameras of 48 megapixels. Reading so many takes 350 MB: 4 bytes a pixel inside

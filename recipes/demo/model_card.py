@@ -1,7 +1,8 @@
 """Writes the card of the shipped model, its figures taken from the report of `fastvlm evaluate`.
 
 fastvlm evaluate --preset demo --data SETS --output report.json
-python -m recipes.demo.model_card --report report.json --preset dl_techniques/presets/demo
+python -m recipes.demo.model_card --report report.json --preset dl_techniques/presets/demo \\
+    --before tests/kept/demo_report.json
 """
 
 from __future__ import annotations
@@ -100,12 +101,10 @@ recipe set out for; where the figure is lower, it was missed.
   writes no sentences of its own.
 - Asked whether one named thing is there ("is there a dog?") it guesses, but for people, and in
   wordings far from those that were trained it names half of the photographs.
-- Of drawings and print it knows less than the weights before this tower (54.8 of EmojiOne, 52.5 of
-  OpenMoji, 89.3 of scenes, 91.4 of words, 73.9 of clothes).
-- A photograph of something that none of its names is right for should get "I am not sure what this
-  is."; the sets of background pictures, noise and made-up things tell how often it does.
+- A photograph that none of its names is right for should get "I am not sure what this is."; how
+  often it does is told by the sets of background pictures, noise and made-up things.
 - Where a figure above is near a baseline, the answer is a guess, in good English all the same.
-- It knows nothing of the world, and no language but English.
+{before}- It knows nothing of the world, and no language but English.
 - It was trained on one picture a prompt and at most three turns a conversation.
 - Of drawings and print it sees 64 x 64 pixels, of a picture padded to a square.
 
@@ -201,6 +200,24 @@ def facts(preset: Path) -> dict[str, str]:
     }
 
 
+def lost(report: dict[str, Any], before: dict[str, Any]) -> str:
+    """Where the weights of an earlier report were better, as a line of the card; empty if nowhere.
+
+    Args:
+        report: of the shipped weights.
+        before: of earlier ones.
+    """
+    rates = {result["name"]: result["exact_match"] for result in before["sets"]}
+    worse = [
+        f"{result['name']} {_percent(rates[result['name']])}"
+        for result in report["sets"]
+        if result["exact_match"] < rates.get(result["name"], 0)
+    ]
+    if not worse:
+        return ""
+    return f"- The weights of {before['date'][:10]} were better at some sets: {', '.join(worse)}.\n"
+
+
 def place(report: dict[str, Any]) -> str:
     """Where and when it was measured."""
     machine = report["machine"]
@@ -216,12 +233,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--preset", type=Path, required=True)
+    parser.add_argument("--before", type=Path, help="a report of earlier weights, to compare with")
     parser.add_argument("--limit", type=int, default=700, help="that the report was made with")
     options = parser.parse_args(arguments)
     report = json.loads(options.report.read_text(encoding="utf-8"))
+    before = None
+    if options.before is not None:
+        before = json.loads(options.before.read_text(encoding="utf-8"))
     text = CARD.format(
         **facts(options.preset),
         limit=options.limit,
+        before="" if before is None else lost(report, before),
         tables="\n\n".join(filter(None, (table(report), told_table(report)))),
         place=place(report),
     )

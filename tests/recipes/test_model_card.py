@@ -10,7 +10,7 @@ import pytest
 
 import dl_techniques
 from recipes.demo import elsewhere, model_card, photo_benchmark
-from recipes.demo.model_card import TOLD_TARGETS, WHAT, table, told_table
+from recipes.demo.model_card import TOLD_TARGETS, WHAT, lost, table, told_table
 
 pytestmark = pytest.mark.once
 EXACT: dict[str, Any] = {
@@ -40,6 +40,13 @@ def test_how_answers_are_put_stands_beside_its_targets() -> None:
 def test_every_set_is_explained() -> None:
     assert set(WHAT) >= {*photo_benchmark.SETS, *elsewhere.SETS}
     assert set(TOLD_TARGETS) <= set(photo_benchmark.SETS)
+
+
+def test_what_earlier_weights_did_better_is_told() -> None:
+    before = {"date": "2026-11-30T06:00:00", "sets": [{"name": "words", "exact_match": 0.914}]}
+    said = "- The weights of 2026-11-30 were better at some sets: words 91.4.\n"
+    assert lost({"sets": [EXACT, PHOTOS]}, before) == said
+    assert lost({"sets": [{**EXACT, "exact_match": 0.92}]}, before) == ""
 
 
 def test_the_card_is_of_the_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

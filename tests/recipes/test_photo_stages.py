@@ -24,6 +24,7 @@ from dl_techniques.layers.name_tags import NameTags, Tags
 from dl_techniques.training import Recipe
 from recipes.demo import __main__ as command
 from recipes.demo import photo_makers
+from recipes.demo.photos import templates
 from recipes.demo.stages import name_words, seeing, tagging, telling
 from tests.helpers import numbers, random_array, randomize, relative_difference
 
@@ -156,6 +157,32 @@ def test_made_up_tags_are_of_every_certainty() -> None:
     for row, told in enumerate(facts):
         assert told.names[0][0] == NAMES[int(found.names[row].argmax())]
         assert told.person or told.names[0][0] != "face"
+
+
+def test_nothing_is_known_of_what_shows_nothing() -> None:
+    layer = tags()
+    sure = Tags(np.eye(5, dtype="float32")[:1], np.ones(1), np.ones((1, 2)))
+    assert telling.facts_of(layer, sure, 0).names[0] == ("dog", 1.0)
+    told = telling.facts_of(layer, sure, 0, templates.NOTHING)
+    assert templates.manner_of(told) == "refused" and not told.person
+
+
+def test_photographs_stand_beside_their_own_maps(tmp_path: Path) -> None:
+    """Every third photograph of a training set has a map; what shows nothing has its own each."""
+    first, every = {}, {name: 3 for name in photo_makers.TRAINING}
+    for number, name in enumerate([*photo_makers.TRAINING, "background", "noise", "unknown"]):
+        first[name], step = 100 * number, every.get(name, 1)
+        maps = np.arange(first[name], first[name] + 7, step)[:, None, None]
+        means = random_array(7, 16)
+        np.savez(tmp_path / f"{name}.npz", means=means, mirrored=means, maps=maps)
+    photos = photo_makers._photographs(tags(), tmp_path)
+    shown = photos.maps[photos.places][:, 0, 0]
+    assert len(shown) == len(photos.kinds) == len(photos.tags.known) == 7 * 2 * (3 + 4 + 1 + 2)
+    told = {"caltech": "caltech", "unknown": templates.NOTHING}
+    for name, kind in told.items():
+        own = shown[np.array(photos.kinds) == kind][:7]
+        step = every.get(name, 1)
+        np.testing.assert_array_equal(own, first[name] + np.arange(7) // step * step)
 
 
 def test_a_batch_of_each_kind_and_the_model_that_takes_pictures(model: FastVLMCausalLM) -> None:

@@ -26,6 +26,8 @@ WITH_VALUE = (
     ("--seed", None, "seed", "N", "of order and fresh weights"),
 )
 """Option, the name other trainers have for it, the recipe's key, what stands for a value, help."""
+PLAIN_TEXTS = ("output", "preset")
+"""Keys whose values are no YAML: a folder may be called 2026."""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -105,15 +107,11 @@ def settings_of(options: argparse.Namespace) -> FineTune:
     recipes = [path for path in named if Path(path).suffix.lower() in RECIPES]
     recipes += [options.config] if options.config else []
     data = [path for path in named if path not in recipes]
-    texts = [
-        f"{key}={getattr(options, key)}" for *_, key, _, _ in WITH_VALUE if _given(options, key)
-    ]
-    changes = assignments(
-        [*options.set, *(t for t in texts if not t.startswith(("output", "preset")))]
-    )
-    for key in ("output", "preset"):
-        if _given(options, key):
-            changes[key] = getattr(options, key)
+    given = {key: getattr(options, key) for *_, key, _, _ in WITH_VALUE}
+    given = {key: value for key, value in given.items() if value is not None}
+    names = {key: given.pop(key) for key in PLAIN_TEXTS if key in given}
+    changes = assignments([*options.set, *(f"{key}={value}" for key, value in given.items())])
+    changes.update(names)
     if data:
         changes["data"] = data
     if options.val_data:
@@ -121,7 +119,3 @@ def settings_of(options: argparse.Namespace) -> FineTune:
     if len(recipes) > 1:
         raise TrainingError(f"one recipe at a time, got {', '.join(recipes)}")
     return from_file(recipes[0], changes) if recipes else from_values(changes)
-
-
-def _given(options: argparse.Namespace, key: str) -> bool:
-    return getattr(options, key) is not None

@@ -18,10 +18,10 @@ from PIL import Image
 from dl_techniques.data.conversations import Conversation, absent_pictures, located_record
 from dl_techniques.data.data_uri import is_data_uri
 from dl_techniques.data.heif import is_heif, open_heif
+from dl_techniques.data.images import PICTURE_ENDINGS
 from dl_techniques.data.records.record_files import CSV_ENDINGS, records_of
 from dl_techniques.errors import ImageError, PromptError, shorten
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic")
 RECORD_ENDINGS = (".jsonl", ".json", *CSV_ENDINGS)
 CLASS_QUESTION = "What is in the picture?"
 MOST_TOLD = 20

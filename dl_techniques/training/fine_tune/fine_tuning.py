@@ -254,8 +254,10 @@ def summary(tuning: Tuning) -> list[str]:
         f"{count} records, an epoch: {rows} rows in {len(tuning.batches)} batches of "
         f"{settings.batch_size}, about {mean * rows:,.0f} tokens"
     )
-    exact = "batches gathered over several steps learn as one large batch would"
-    lines.append(f"no batch statistics are trained: {exact}")
+    lines.append(
+        "no batch statistics are trained: batches gathered over several steps learn as one large "
+        "batch would"
+    )
     return lines
 
 
